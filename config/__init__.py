@@ -1,0 +1,1 @@
+"""Settings: the models, their files, and what each value means."""

@@ -1,0 +1,124 @@
+"""What Crisp remembers about each object: the request, the decisions, and what was last seen.
+
+A record is a frozen value; `shim/state/` keeps them. Times are nanoseconds since the Unix epoch, 0 is unset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from oci.cni import NetworkResult
+from oci.image import ImageConfig
+from oci.workload import ContainerId, ContainerSpec, ImageId, PodId, PodSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRef:
+    """A process that cannot be confused with a later one of the same number: proc(5) stat fields 1 and 22."""
+
+    pid: int
+    start_time: int  # clock ticks after boot
+
+
+class PodState(Enum):
+    CREATING = "creating"
+    READY = "ready"
+    STOPPING = "stopping"
+    NOTREADY = "notready"
+    REMOVING = "removing"
+
+
+class ContainerState(Enum):
+    CREATING = "creating"
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    EXITED = "exited"
+    UNKNOWN = "unknown"
+    REMOVING = "removing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedNamespaces:
+    """Paths of the bind mounts that keep the pod's namespaces; "" means the host's (or none asked for)."""
+
+    network: str = ""
+    ipc: str = ""
+    uts: str = ""
+    user: str = ""
+    pid: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodRecord:
+    id: PodId
+    realm: str
+    spec: PodSpec
+    state: PodState
+    created_at: int
+    handler: str  # the resolved handler's name, never ""
+    boot_id: str = ""  # /proc/sys/kernel/random/boot_id of the boot in which it was set up
+    namespaces: PinnedNamespaces = PinnedNamespaces()
+    network: NetworkResult | None = None
+    network_owed: bool = False  # a CNI ADD was begun and no DEL has succeeded since
+    init: ProcessRef | None = None  # catatonit, where the pod needs a first process
+    init_monitor: ProcessRef | None = None
+    delivered: bool = False  # its creation was reported to a caller
+    fault: str = ""  # what could not be undone, in words; the clean-up is still owed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRecord:
+    id: ContainerId
+    pod_id: PodId
+    realm: str
+    spec: ContainerSpec
+    state: ContainerState
+    created_at: int
+    handler: str
+    image_id: ImageId
+    image_ref: str = ""  # a repo digest if one is known, else the id
+    log_path: str = ""  # absolute; "" when logging is off
+    cgroup: str = ""  # the path below each cgroup hierarchy, as the kernel shows it
+    stop_signal: str = "SIGTERM"
+    uid: int = 0
+    gid: int = 0
+    supplemental_groups: tuple[int, ...] = ()
+    process: ProcessRef | None = None
+    monitor: ProcessRef | None = None
+    started_at: int = 0
+    finished_at: int = 0
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+    delivered: bool = False
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord:
+    """One image: all names and digests that point at one configuration."""
+
+    id: ImageId
+    tags: tuple[str, ...]  # "docker.io/library/busybox:latest"
+    digests: tuple[str, ...]  # "docker.io/library/busybox@sha256:…"
+    manifest_digest: str
+    config: ImageConfig
+    layers: tuple[str, ...]  # diff ids, base first
+    size: int  # bytes that the image's layers and documents take in the store
+    pinned: bool = False
+    created_at: int = 0
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRecord:
+    """One stored layer, known by the digest of its uncompressed tar."""
+
+    diff_id: str
+    form: str  # "erofs" or "directory"
+    size: int  # bytes on disk
+    inodes: int
+    created_at: int

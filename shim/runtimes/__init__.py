@@ -1,0 +1,1 @@
+"""Runtimes: the one driver interface, its implementations, and the table of handlers."""

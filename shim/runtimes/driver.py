@@ -1,0 +1,161 @@
+"""The interface between the life cycle and a runtime; nothing above it knows which runtime it drives.
+
+A driver keeps nothing about a container that a restart would lose: every verb is given a `Target`, made from
+the record. What it watches while the daemon lives (exits) it watches again after `adopt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+from oci.workload import ContainerId, PodId, Resources
+from shim.records import ProcessRef
+from shim.rootfs import Rootfs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerFeatures:
+    """What the probe of the binary said; never concluded from its name."""
+
+    recursive_read_only_mounts: bool = False
+    user_namespaces: bool = False
+    seccomp: bool = True
+    checkpoint: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a container's first process ended. `code` is 128 + n after signal n; None when it was lost."""
+
+    code: int | None
+    finished_at: int
+    oom_killed: bool = False
+
+
+class Status(Enum):
+    ABSENT = "absent"
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What the machine shows of a container now. `exit` only with STOPPED or ABSENT, when it is known."""
+
+    status: Status
+    process: ProcessRef | None = None
+    exit: Exit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """An existing container, as far as a driver needs to find it again."""
+
+    id: ContainerId
+    pod_id: PodId
+    directory: Path  # the container's own directory and bundle; rootfs is `directory / "rootfs"`
+    log_path: Path | None
+    tty: bool
+    stdin: bool
+    stdin_once: bool
+    cgroup: str  # path below each hierarchy (v1) or below the root (v2), "" if unknown
+    process: ProcessRef | None = None
+    monitor: ProcessRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    process: ProcessRef
+    monitor: ProcessRef | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRequest:
+    """A process to run beside the container's own. `process` is the OCI process object, complete."""
+
+    process: Mapping[str, Any]
+    timeout: float | None  # seconds, None is no limit
+    output_limit: int = 16 * 1024 * 1024  # bytes a stream; the excess is dropped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecResult:
+    stdout: bytes
+    stderr: bytes
+    exit_code: int
+
+
+ExitListener = Callable[[ContainerId, Exit], None]
+"""Called once for each container that ended, on the event loop, never from within a verb."""
+
+
+class Driver(Protocol):
+    """The verbs. Each raises a `CrispError` that names handler, verb and the runtime's own words."""
+
+    @property
+    def handler(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def features(self) -> HandlerFeatures: ...
+
+    @property
+    def needs_init(self) -> bool:
+        """Whether each pod needs a first container (sandboxing runtimes)."""
+        ...
+
+    async def mount_rootfs(self, directory: Path, rootfs: Rootfs) -> Path:
+        """Make the root file system readable at the returned path, so that users can be looked up."""
+        ...
+
+    async def unmount_rootfs(self, directory: Path) -> None:
+        """Undo `mount_rootfs`; nothing mounted is success."""
+        ...
+
+    async def create(self, target: Target, spec: Mapping[str, Any]) -> Created:
+        """Write config.json, create the container and watch it. On failure nothing of it is left."""
+        ...
+
+    async def start(self, target: Target) -> None:
+        """Let the created container's process run."""
+        ...
+
+    async def kill(self, target: Target, signal: int, *, everything: bool = False) -> None:
+        """Send a signal to the first process, or to all of the container's; absent is success."""
+        ...
+
+    async def delete(self, target: Target) -> None:
+        """Remove what the runtime and the monitor hold, killing what still runs; absent is success."""
+        ...
+
+    async def observe(self, target: Target) -> Observed:
+        """Look at the machine. Never raises for a container that is gone."""
+        ...
+
+    async def adopt(self, target: Target) -> Observed:
+        """After a restart: observe, and watch again what still lives."""
+        ...
+
+    async def exec_sync(self, target: Target, request: ExecRequest) -> ExecResult:
+        """Run to the end and collect the output. On timeout the whole process tree is dead: Deadline."""
+        ...
+
+    async def reopen_log(self, target: Target) -> None:
+        """Write later output to a new file at the log path; the caller has renamed the old one."""
+        ...
+
+    async def update(self, target: Target, resources: Resources) -> None:
+        """Change the limits of a live container, all or nothing."""
+        ...
+
+    async def close(self) -> None:
+        """Stop watching. Containers stay."""
+        ...
