@@ -1,4 +1,4 @@
-"""CNI as values: what a plugin is asked and what it answers (CNI specification 1.1, results of 0.3 to 1.1)."""
+"""CNI as values: what a plugin is asked and what it answers (specification 1.1, results of 0.3 to 1.1)."""
 
 from __future__ import annotations
 

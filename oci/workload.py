@@ -233,7 +233,7 @@ class ContainerSecurity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
-    """ContainerConfig. Environment values are text; a byte that is not UTF-8 travels as a surrogate escape."""
+    """ContainerConfig. Environment values are text; bytes that are not UTF-8 are surrogate escapes."""
 
     metadata: ContainerMetadata
     image: ImageSpec
