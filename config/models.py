@@ -1,0 +1,323 @@
+"""Every setting of Crisp: its key, type, default and meaning.
+
+Owns what can be configured; `docs/configuration.md` is made from the descriptions here. Knows no file and no
+machine: `loading.py` reads files, `shim/` finds out what the machine has. Every key is optional.
+A pydantic model is a value here: frozen, compared by its members, no unknown keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from config.units import Bytes, Seconds
+from config.values import (
+    AbsolutePath,
+    CapabilityNames,
+    CgroupPrefix,
+    Duration,
+    HandlerName,
+    InterfaceName,
+    Paths,
+    PositiveDuration,
+    Size,
+    SocketPath,
+    SocketPaths,
+    SomeTexts,
+    Subnets,
+    Texts,
+)
+
+
+class Table(BaseModel):
+    """A TOML table. Its docstring introduces it in the reference."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=False)
+
+
+class LogSettings(Table):
+    """The daemon's own log, written to standard error (the journal, under systemd)."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe messages that are written."
+    )
+    format: Literal["text", "json"] = Field(
+        default="text", description="`text` for people, `json` (one object a line) for collectors."
+    )
+
+
+class HandlerSettings(Table):
+    """A runtime that a RuntimeClass can name as its handler.
+
+    `runc` and `crun` need no table when they are on PATH; a table of that name changes how they are run.
+    """
+
+    kind: Literal["oci"] = Field(
+        default="oci", description="How it is driven: `oci` is an OCI command line under conmon."
+    )
+    binary: AbsolutePath | None = Field(
+        default=None, description="The runtime's program. Unset: the handler's name is looked up on PATH."
+    )
+    root: AbsolutePath | None = Field(
+        default=None,
+        description="Where the runtime keeps its state (`--root`). Unset: `handlers/NAME` below `run_dir`.",
+    )
+    options: Texts = Field(
+        default=(), description="Arguments put before the verb at every call, such as `--debug`."
+    )
+    create_options: Texts = Field(
+        default=(), description="Arguments put after `create`, such as `--no-pivot`."
+    )
+    monitor: AbsolutePath | None = Field(
+        default=None, description="The monitor's program (conmon). Unset: `conmon` is looked up on PATH."
+    )
+    annotations: Texts = Field(
+        default=(),
+        description="Pod annotations that are handed to the runtime, as names or shell patterns"
+        " (`io.katacontainers.*`). All others are kept from it.",
+    )
+    privileged_without_host_devices: bool = Field(
+        default=False,
+        description="Privileged containers get only the devices that they ask for, not all of the host's.",
+    )
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _refuse_shims(cls, value: Any) -> Any:
+        if value == "shim":
+            raise ValueError("kind 'shim' is not built yet; this release drives only 'oci'")
+        return value
+
+    @field_validator("options", "create_options")
+    @classmethod
+    def _refuse_owned_options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        owned = ("--root", "--log", "--log-format", "--systemd-cgroup", "--bundle", "--pid-file")
+        for option in value:
+            if option.split("=", 1)[0] in owned:
+                raise ValueError(f"{option!r} is given by the daemon itself and cannot be set here")
+        return value
+
+
+class CgroupSettings(Table):
+    """Control groups."""
+
+    driver: Literal["auto", "systemd", "cgroupfs"] = Field(
+        default="auto",
+        description="Who makes cgroups; kubelet takes it over. `auto`: systemd where it runs the machine.",
+    )
+    prefix: CgroupPrefix = Field(
+        default="crisp", description="The first word of the names of cgroups and scopes that are made."
+    )
+    monitors: str = Field(
+        default="",
+        description="The cgroup of the containers' monitors: a slice with systemd, else a path. Empty:"
+        " `PREFIX-monitors.slice`, or `/PREFIX-monitors`.",
+    )
+
+
+class NetworkSettings(Table):
+    """Pod networks, by CNI plugins."""
+
+    conf_dir: AbsolutePath = Field(
+        default=Path("/etc/cni/net.d"), description="Where CNI configurations are read; watched for changes."
+    )
+    bin_dirs: Paths = Field(
+        default=(Path("/opt/cni/bin"), Path("/usr/lib/cni")),
+        description="Where CNI plugins are looked up, in this order.",
+    )
+    cache_dir: AbsolutePath | None = Field(
+        default=None,
+        description="Where results of plugins are kept for CHECK and DEL. Unset: `cni` below `state_dir`.",
+    )
+    max_confs: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="How many configurations of `conf_dir`, in name order, a pod is attached to.",
+    )
+    builtin: bool = Field(
+        default=False,
+        description="Offer a network of our own (bridge, host-local, portmap) while `conf_dir` holds no"
+        " configuration. Nothing is written into `conf_dir`.",
+    )
+    builtin_bridge: InterfaceName = Field(default="crisp0", description="The bridge of the built-in network.")
+    builtin_subnets: Subnets = Field(
+        default=("10.84.0.0/16",),
+        description="Subnets of the built-in network: one, or one of IPv4 and one of IPv6.",
+    )
+    ip_preference: Literal["ipv4", "ipv6", "cni"] = Field(
+        default="ipv4",
+        description="Which of a pod's addresses is its first; `cni` keeps the order of the plugin's result.",
+    )
+    add_timeout: PositiveDuration = Field(
+        default=Seconds(90), description="The longest that attaching one pod may take."
+    )
+    del_timeout: PositiveDuration = Field(
+        default=Seconds(60), description="The longest that detaching one pod may take before it is owed."
+    )
+    status_timeout: PositiveDuration = Field(
+        default=Seconds(5), description="The longest that a plugin's STATUS or VERSION may take."
+    )
+
+
+class ImageSettings(Table):
+    """Image store, registries and pulls."""
+
+    layer_form: Literal["auto", "erofs", "directory"] = Field(
+        default="auto",
+        description="How layers are kept: `erofs` one mounted file each (kernel 6.12 or later),"
+        " `directory` unpacked. `auto`: erofs where the kernel mounts it.",
+    )
+    registry_dirs: Paths = Field(
+        default=(Path("/etc/crisp/certs.d"), Path("/etc/containerd/certs.d"), Path("/etc/docker/certs.d")),
+        description="Directories with `HOST/hosts.toml`, CA and client certificates. The first that knows a"
+        " host decides.",
+    )
+    short_name_registries: SomeTexts = Field(
+        default=("docker.io",), description="Registries tried, in order, for a name without one."
+    )
+    max_parallel_downloads: int = Field(
+        default=6, ge=1, le=64, description="Downloads at the same time, over all pulls."
+    )
+    retries: int = Field(
+        default=3, ge=0, le=20, description="How often a failed request to a registry is repeated."
+    )
+    connect_timeout: PositiveDuration = Field(
+        default=Seconds(30), description="The longest wait for a registry's connection and first answer."
+    )
+    stall_timeout: PositiveDuration = Field(
+        default=Seconds(60), description="A download slower than `minimum_rate` for this long is given up."
+    )
+    minimum_rate: Size = Field(
+        default=Bytes(1024), description="Bytes a second that a download must reach over `stall_timeout`."
+    )
+    max_manifest_size: Size = Field(
+        default=Bytes(4 * 2**20), description="The largest manifest, index or image configuration."
+    )
+    max_layers: int = Field(default=500, ge=1, le=500, description="The most layers of one image.")
+    max_layer_ratio: int = Field(
+        default=1100,
+        ge=2,
+        description="The most uncompressed bytes for one compressed byte of a layer; gzip reaches 1032.",
+    )
+    max_image_size: Size = Field(
+        default=Bytes(100 * 2**30), description="The most uncompressed bytes of one image's layers together."
+    )
+    pinned: Texts = Field(
+        default=(),
+        description="Shell patterns of image names that are never garbage collected by kubelet, such as"
+        " `registry.example/base/*`.",
+    )
+    isolate_unpack: bool = Field(
+        default=True,
+        description="Decode and unpack layers in a process of its own that sees only the layer's directory.",
+    )
+
+
+class Ulimit(Table):
+    """One resource limit, as setrlimit(2) takes it; -1 is unlimited."""
+
+    soft: int = Field(default=-1, ge=-1, description="The soft limit.")
+    hard: int = Field(default=-1, ge=-1, description="The hard limit.")
+
+    @model_validator(mode="after")
+    def _soft_below_hard(self) -> Ulimit:
+        if self.hard != -1 and (self.soft == -1 or self.soft > self.hard):
+            raise ValueError(f"the soft limit {self.soft} is above the hard limit {self.hard}")
+        return self
+
+
+UlimitName = Literal[
+    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
+    "rtprio", "rttime", "sigpending", "stack",
+]  # fmt: skip
+
+
+class ContainerSettings(Table):
+    """What containers get when their request does not say, and how long the daemon waits for runtimes."""
+
+    default_capabilities: CapabilityNames = Field(
+        default=(
+            "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
+            "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
+            "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+        ),
+        description="Capabilities of a container before its request adds and drops.",
+    )  # fmt: skip
+    default_ulimits: dict[UlimitName, Ulimit] = Field(
+        default_factory=dict,
+        description="Resource limits of containers, a table for each name of getrlimit(2) in lower case,"
+        " such as `default_ulimits.nofile = { soft = 1024, hard = 1048576 }`. Others are inherited.",
+    )
+    unset_seccomp: Literal["unconfined", "runtime-default"] = Field(
+        default="unconfined",
+        description="The seccomp profile of a container whose request has none; Kubernetes expects"
+        " `unconfined`.",
+    )
+    shm_size: Size = Field(default=Bytes(64 * 2**20), description="The size of a pod's /dev/shm.")
+    init_binary: AbsolutePath | None = Field(
+        default=None,
+        description="The first process of pods that need one (catatonit). Unset: `catatonit` on PATH.",
+    )
+    runtime_timeout: PositiveDuration = Field(
+        default=Seconds(120), description="The longest that one call of a runtime may take (not exec)."
+    )
+    kill_timeout: PositiveDuration = Field(
+        default=Seconds(10), description="How long after SIGKILL a container may take to be gone."
+    )
+    exec_drain_timeout: Duration = Field(
+        default=Seconds(10),
+        description="How long ExecSync waits for output after its process ended, if others keep the pipe.",
+    )
+
+
+class Settings(Table):
+    """The top of the file."""
+
+    state_dir: AbsolutePath = Field(
+        default=Path("/var/lib/crisp"), description="State and images; survives a reboot. Mode 0700."
+    )
+    run_dir: AbsolutePath = Field(
+        default=Path("/run/crisp"), description="Sockets and pinned namespaces; a tmpfs. Mode 0700."
+    )
+    listen: SocketPaths = Field(
+        default_factory=lambda data: (data["run_dir"] / "crisp.sock",),
+        description="Sockets on which CRI is served to kubelet and other clients.",
+        json_schema_extra={"shown": '["RUN_DIR/crisp.sock"]'},
+    )
+    run_socket: SocketPath = Field(
+        default_factory=lambda data: data["run_dir"] / "run.sock",
+        description="The socket of the realm of `crisp run`, which kubelet does not see.",
+        json_schema_extra={"shown": '"RUN_DIR/run.sock"'},
+    )
+    admin_socket: SocketPath = Field(
+        default_factory=lambda data: data["run_dir"] / "admin.sock",
+        description="The socket of the admin service; only root may use it.",
+        json_schema_extra={"shown": '"RUN_DIR/admin.sock"'},
+    )
+    default_handler: HandlerName | None = Field(
+        default=None,
+        description="The handler of pods that name none. Unset: the first usable of runc, crun and those"
+        " configured, in this order.",
+    )
+    shutdown_timeout: PositiveDuration = Field(
+        default=Seconds(10), description="How long running requests may take to finish at SIGTERM."
+    )
+    log: LogSettings = Field(default_factory=LogSettings)
+    handlers: dict[HandlerName, HandlerSettings] = Field(default_factory=dict)
+    cgroup: CgroupSettings = Field(default_factory=CgroupSettings)
+    network: NetworkSettings = Field(default_factory=NetworkSettings)
+    images: ImageSettings = Field(default_factory=ImageSettings)
+    containers: ContainerSettings = Field(default_factory=ContainerSettings)
+
+    @property
+    def cni_cache_dir(self) -> Path:
+        """Where CNI results are kept: `network.cache_dir`, else below the state directory."""
+        return self.network.cache_dir or self.state_dir / "cni"
+
+    def handler_root(self, name: str) -> Path:
+        """The runtime's `--root`: configured, else below the run directory."""
+        configured = self.handlers.get(name)
+        return (configured and configured.root) or self.run_dir / "handlers" / name
