@@ -12,19 +12,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
+from oci.features import HandlerFeatures as HandlerFeatures  # noqa: PLC0414 - part of this interface
 from oci.workload import ContainerId, PodId, Resources
 from shim.records import ProcessRef
 from shim.rootfs import Rootfs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandlerFeatures:
-    """What the probe of the binary said; never concluded from its name."""
-
-    recursive_read_only_mounts: bool = False
-    user_namespaces: bool = False
-    seccomp: bool = True
-    checkpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

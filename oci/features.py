@@ -1,0 +1,98 @@
+"""What an OCI runtime says of itself: the texts of `--version` and `features`, read without running it.
+
+Facts from the runtime specification's features.md and the outputs of runc, crun and youki. Knows nothing of
+where the texts come from; the kernel's version is an argument.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oci.errors import BadInput
+
+KERNEL_WITH_RECURSIVE_READ_ONLY = (5, 12)  # mount_setattr(2) with AT_RECURSIVE
+CHECKPOINT_ANNOTATION = "org.opencontainers.runc.checkpoint.enabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerFeatures:
+    """What the probe of the binary said; never concluded from its name."""
+
+    recursive_read_only_mounts: bool = False
+    user_namespaces: bool = False
+    seccomp: bool = True
+    checkpoint: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeVersion:
+    """`name` and `version` as printed ("runc", "1.1.5+ds1"); `spec` is "" where it is not printed."""
+
+    name: str
+    version: str
+    spec: str = ""
+
+
+def parse_version(text: str) -> RuntimeVersion:
+    """The output of `RUNTIME --version`: `NAME version VERSION`, then `key: value` lines.
+
+    Raises BadInput where the first line has no version: then it is no OCI runtime.
+    """
+    lines = text.strip().splitlines()
+    first = re.match(r"(\S+)\s*(?:version|:)?\s+v?([0-9A-Za-z][\w.+~:-]*)", lines[0]) if lines else None
+    if first is None or not re.search(r"\d", first[2]):
+        shown = lines[0][:80] if lines else ""
+        raise BadInput(f"--version printed {shown!r}, which names no version")
+    spec = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("spec:")), "")
+    return RuntimeVersion(name=first[1].rstrip(":"), version=first[2], spec=spec)
+
+
+def parse_features(text: str | bytes, *, kernel: tuple[int, int]) -> HandlerFeatures:
+    """The output of `RUNTIME features`, with the running kernel's (major, minor).
+
+    Raises BadInput where it is not the JSON object of the specification, which demands both version fields.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"features printed no JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise BadInput(f"features printed a JSON {type(document).__name__}, not an object")
+    for key in ("ociVersionMin", "ociVersionMax"):
+        if not (isinstance(document.get(key), str) and document[key]):
+            raise BadInput(f"features printed no {key}, which the specification demands")
+    linux = _object(document, "linux")
+    idmap = _object(linux, "mountExtensions", "idmap").get("enabled") is True
+    return HandlerFeatures(
+        recursive_read_only_mounts="rro" in _names(document, "mountOptions")
+        and kernel >= KERNEL_WITH_RECURSIVE_READ_ONLY,
+        user_namespaces="user" in _names(linux, "namespaces") and idmap,
+        seccomp=_object(linux, "seccomp").get("enabled") is not False,
+        checkpoint=_object(document, "annotations").get(CHECKPOINT_ANNOTATION) == "true",
+    )
+
+
+def parse_kernel_release(release: str) -> tuple[int, int]:
+    """uname(2) release -> (major, minor); (0, 0) for a text without them, so that nothing is promised."""
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+
+
+def _object(document: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    value: Any = document
+    for key in path:
+        value = value.get(key)
+        if not isinstance(value, dict):
+            return {}
+    return value  # type: ignore[no-any-return]
+
+
+def _names(document: Mapping[str, Any], key: str) -> frozenset[str]:
+    value = document.get(key)
+    return (
+        frozenset(name for name in value if isinstance(name, str)) if isinstance(value, list) else frozenset()
+    )
