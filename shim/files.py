@@ -1,0 +1,172 @@
+"""Small files and directories of Crisp's own: whole or not at all, private, removed without going astray.
+
+Blocking; callers on the event loop use a thread. Knows nothing about what the files mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from oci.errors import Internal
+from shim.kernel.openat2 import Resolve, openat2
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_DEPTH = 32
+
+
+def write_atomic(path: str | Path, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
+    """Replace the file at `path` by one with `data`: readers see the old or the new, never a part.
+
+    With `durable` it is on disk, name included, when this returns. Raises OSError; the old file stays then.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.tmp")
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, stat.S_IRUSR
+    )
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fchmod(descriptor, mode)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    if durable:
+        sync_directory(target.parent)
+
+
+def sync_directory(path: str | Path) -> None:
+    """Bring the names in a directory to disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_private_directory(path: str | Path, mode: int = 0o700) -> Path:
+    """Make a directory (parents with 0755) of exactly that mode, or bring an existing one to it.
+
+    Raises Internal when something else has the name or another user owns it, OSError.
+    """
+    target = Path(path)
+    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        target.mkdir(mode=mode)
+    status = target.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise Internal(f"{target} must be a directory of Crisp's own and is something else")
+    if status.st_uid != os.geteuid():
+        raise Internal(f"{target} belongs to user {status.st_uid}, not to the daemon's user {os.geteuid()}")
+    if stat.S_IMODE(status.st_mode) != mode:
+        target.chmod(mode)
+    return target
+
+
+def remove_tree(path: str | Path) -> None:
+    """Remove a file or a directory with all that is in it; absent is success.
+
+    Never follows a link and never enters a mount, bind mounts of the same file system included: where one is
+    in the way, Internal names it and what lies behind it is untouched. Depth is no limit.
+    """
+    target = Path(path)
+    try:
+        parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _remove(parent, target.name, target)
+    finally:
+        os.close(parent)
+
+
+def _remove(parent: int, name: str, shown: Path) -> None:
+    if _unlink(parent, name, shown):
+        return
+    top = _enter(parent, name, shown)
+    if top is None:
+        return
+    try:
+        while True:  # directories too deep for the stack are moved up here, and emptied in the next round
+            _empty(top, top, shown, 0)
+            with os.scandir(top) as rest:
+                if next(rest, None) is None:
+                    break
+    finally:
+        os.close(top)
+    _rmdir(parent, name, shown)
+
+
+def _empty(directory: int, top: int, shown: Path, depth: int) -> None:
+    with os.scandir(directory) as listing:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in listing]
+    for name, is_directory in entries:
+        below = shown / name
+        if not is_directory and _unlink(directory, name, below):
+            continue
+        if depth >= _DEPTH:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(name, f".deep-{secrets.token_hex(8)}", src_dir_fd=directory, dst_dir_fd=top)
+            continue
+        inner = _enter(directory, name, below)
+        if inner is None:
+            continue
+        try:
+            _empty(inner, top, below, depth + 1)
+        finally:
+            os.close(inner)
+        _rmdir(directory, name, below)
+
+
+def _unlink(parent: int, name: str, shown: Path) -> bool:
+    """Unlink what is no directory; False when it is one."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return True
+    except (IsADirectoryError, PermissionError) as error:
+        if error.errno == errno.EISDIR or stat.S_ISDIR(
+            os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        ):
+            return False
+        raise
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Internal(f"{shown} is a mount point, it is not removed (EBUSY)") from error
+        raise
+    return True
+
+
+def _enter(parent: int, name: str, shown: Path) -> int | None:
+    try:
+        return openat2(parent, name, _DIRECTORY, Resolve.NO_XDEV | Resolve.NO_SYMLINKS)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise Internal(f"{shown} is a mount point, it is not removed (EXDEV)") from error
+        raise
+
+
+def _rmdir(parent: int, name: str, shown: Path) -> None:
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Internal(f"{shown} is a mount point, it is not removed (EBUSY)") from error
+        raise
