@@ -65,7 +65,6 @@ class PodRecord:
     network_owed: bool = False  # a CNI ADD was begun and no DEL has succeeded since
     init: ProcessRef | None = None  # catatonit, where the pod needs a first process
     init_monitor: ProcessRef | None = None
-    delivered: bool = False  # its creation was reported to a caller
     fault: str = ""  # what could not be undone, in words; the clean-up is still owed
 
 
@@ -93,7 +92,6 @@ class ContainerRecord:
     exit_code: int = 0
     reason: str = ""
     message: str = ""
-    delivered: bool = False
     fault: str = ""
 
 

@@ -1,0 +1,110 @@
+"""The SQLite file: opened, checked, read whole at start, written by one thread.
+
+Write-ahead log with synchronous FULL: a committed transaction survives a power cut. Each row carries its own
+checksum, since SQLite's integrity check does not notice a changed payload. This module knows rows, not records.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from shim.state.mirror import Row
+
+FORMAT = 1
+"""The layout of the tables. A release reads the format before its own and the one after."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS records (
+    kind TEXT NOT NULL, id TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, checksum BLOB NOT NULL,
+    PRIMARY KEY (kind, id)) WITHOUT ROWID;
+"""
+
+
+class Damaged(Exception):
+    """The file cannot be used as a database; the message says what SQLite found."""
+
+
+class Database:
+    """One open file. Every method is called from the store's writer thread only."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.executescript(_SCHEMA)
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
+            found = connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise Damaged(f"{self.path}: {error}") from error
+        if found is None or not isinstance(found[0], int) or abs(found[0] - FORMAT) > 1:
+            connection.close()
+            raise Damaged(f"{self.path}: format {found and found[0]} where {FORMAT} is known")
+        return connection
+
+    def read(self) -> tuple[list[Row], list[str]]:
+        """All rows that are whole, and in words what is not: rows or pages."""
+        rows: list[Row] = []
+        damage: list[str] = []
+        try:
+            for line in self._connection.execute("PRAGMA quick_check"):
+                if line[0] != "ok":
+                    damage.append(f"{self.path}: {line[0]}")
+            for kind, id_, seq, body, checksum in self._connection.execute(
+                "SELECT kind, id, seq, body, checksum FROM records"
+            ):
+                try:
+                    row = Row(kind, id_, seq, bytes(body))
+                    whole = row.checksum() == checksum
+                except (TypeError, ValueError):
+                    whole = False
+                if whole:
+                    rows.append(row)
+                else:
+                    damage.append(f"{self.path}: record {kind!r} {id_!r} does not match its checksum")
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            damage.append(f"{self.path}: {error}")
+        return rows, damage
+
+    def write(self, rows: Sequence[Row], deletions: Sequence[tuple[str, str]]) -> None:
+        """One transaction; on an error nothing of it is kept and sqlite3.Error is raised."""
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.executemany(
+                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
+                [(r.kind, r.id, r.seq, r.body, r.checksum()) for r in rows],
+            )
+            connection.executemany("DELETE FROM records WHERE kind = ? AND id = ?", deletions)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Close the file; the write-ahead log is folded in."""
+        self._connection.close()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged database and its companions out of the way; returns the new name."""
+    target = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+    number = 0
+    while target.exists():
+        number += 1
+        target = target.with_name(f"{target.name.split('+', maxsplit=1)[0]}+{number}")
+    for suffix in ("", "-wal", "-shm"):
+        companion = path.with_name(path.name + suffix)
+        if companion.exists():
+            companion.rename(target.with_name(target.name + suffix))
+    return target
