@@ -1,0 +1,48 @@
+"""What an image store is told at its construction; the composition root makes this from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a registry or an archive may make us hold. Sizes are bytes."""
+
+    manifest: int = 4 << 20  # manifest, index or image configuration
+    layers: int = 500  # layers of one image: overlayfs takes no more
+    index_depth: int = 3
+    ratio: int = 1100  # uncompressed bytes for a compressed one, beyond the first 64 MiB
+    image: int = 100 << 30  # uncompressed bytes of all layers of an image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """How registries are talked to. Times are seconds."""
+
+    retries: int = 3
+    connect_timeout: float = 30.0
+    read_timeout: float = 30.0
+    stall_timeout: float = 60.0
+    minimum_rate: int = 1024  # bytes a second, over `stall_timeout`
+    parallel: int = 6  # downloads at the same time over all pulls
+    layers: int = 4  # layers of one image at the same time
+    backoff: float = 0.5  # the first wait between two tries; doubles
+    longest_wait: float = 30.0  # a Retry-After beyond this fails at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """`environment` is where HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are looked up, nothing else."""
+
+    form: str = "auto"  # "auto", "erofs" or "directory"
+    registry_dirs: tuple[Path, ...] = ()  # the first that knows a host decides
+    pinned: tuple[str, ...] = ()  # shell patterns of names
+    isolate_unpack: bool = True
+    limits: Limits = Limits()
+    transfer: Transfer = Transfer()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = ""  # "" is this machine's, in the words of the OCI index ("amd64", "arm64")
+    variant: str = ""
