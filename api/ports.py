@@ -1,0 +1,287 @@
+"""What the services need from below: the domain's verbs as protocols, and the admin service's answers.
+
+The composition root passes objects that have these methods. Nothing here knows protobuf or gRPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+from oci.workload import ContainerSpec, PodSpec
+from shim.records import ContainerRecord, ImageRecord, PodRecord
+from shim.runtimes.driver import ExecResult, HandlerFeatures
+from shim.stats import ContainerUsage, ImageStoreUsage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Credentials:
+    """Who to be at a registry (CRI AuthConfig). Has no repr, so that no log can show it.
+
+    `server` is the only host that may see them, "" is the one of the reference.
+    """
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+    server: str = ""
+
+
+class Pods(Protocol):
+    """The verbs of pods. Ids may be prefixes. Stop and remove of what does not exist succeed."""
+
+    async def run(self, spec: PodSpec, /, *, realm: str) -> PodRecord: ...
+    async def stop(self, realm: str, id: str, /) -> None: ...
+    async def remove(self, realm: str, id: str, /) -> None: ...
+    def get(self, realm: str, id: str, /) -> PodRecord:
+        """Raises Absent."""
+        ...
+
+    def all(self, realm: str, /) -> Sequence[PodRecord]: ...
+    async def describe(self, pod: PodRecord, /) -> Mapping[str, Any]:
+        """For the verbose status: anything that JSON can say."""
+        ...
+
+
+class Containers(Protocol):
+    """The verbs of containers. Ids may be prefixes. Stop and remove of what does not exist succeed."""
+
+    async def create(
+        self, realm: str, pod_id: str, spec: ContainerSpec, pod_spec: PodSpec, /
+    ) -> ContainerRecord: ...
+    async def start(self, realm: str, id: str, /) -> None: ...
+    async def stop(self, realm: str, id: str, grace: float, /) -> None: ...
+    async def remove(self, realm: str, id: str, /) -> None: ...
+    def get(self, realm: str, id: str, /) -> ContainerRecord:
+        """Raises Absent."""
+        ...
+
+    def all(self, realm: str, /) -> Sequence[ContainerRecord]: ...
+    async def exec_sync(
+        self, realm: str, id: str, cmd: tuple[str, ...], limit: float | None, /
+    ) -> ExecResult: ...
+    async def reopen_log(self, realm: str, id: str, /) -> None: ...
+    async def stats(self, realm: str, id: str, /) -> ContainerUsage: ...
+    async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[ContainerUsage]:
+        """Those of `ids` that run; one that ended meanwhile is left out."""
+        ...
+
+    async def describe(self, container: ContainerRecord, /) -> Mapping[str, Any]: ...
+
+
+class Images(Protocol):
+    def find(self, name: str, /) -> ImageRecord | None:
+        """By id, prefix of one, tag or digest. Raises BadInput for what cannot be a name."""
+        ...
+
+    def all(self) -> Sequence[ImageRecord]: ...
+    async def pull(
+        self, reference: str, credentials: Credentials | None, /, *, handler: str
+    ) -> ImageRecord: ...
+    async def remove(self, name: str, /) -> None: ...
+    async def filesystem_usage(self) -> ImageStoreUsage: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One line of Status: `reason` is one word in camel case, empty when all is well."""
+
+    type: str
+    status: bool
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerStatus:
+    """A usable handler as Status shows it. The default one has an entry with an empty name too."""
+
+    name: str
+    features: HandlerFeatures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """`features` of the daemon are promises that a request field is honoured, not merely accepted."""
+
+    conditions: tuple[Condition, ...]
+    handlers: tuple[HandlerStatus, ...]
+    default_handler: str = ""  # one of `handlers`, or "" when none is usable
+    supplemental_groups_policy: bool = True
+    user_namespaces_host_network: bool = False
+    mount_options: bool = False
+
+
+class Node(Protocol):
+    """What belongs to no pod."""
+
+    @property
+    def version(self) -> str:
+        """Crisp's own, semantic."""
+        ...
+
+    @property
+    def systemd_cgroups(self) -> bool:
+        """The cgroup driver; constant while the daemon lives."""
+        ...
+
+    async def status(self) -> NodeStatus: ...
+    async def describe(self) -> Mapping[str, Any]:
+        """For the verbose Status: each value becomes one JSON text."""
+        ...
+
+
+# What the admin service answers with, beyond records.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonInfo:
+    version: str
+    pid: int
+    started_at: int
+    ready_at: int  # 0 while recovery runs
+    state_directory: str
+    run_directory: str
+    realms: Mapping[str, tuple[str, ...]]  # name -> paths of its CRI sockets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """`record`, `request` and `spec` are JSON texts; `spec` is "" where there is none."""
+
+    kind: str
+    realm: str
+    id: str
+    record: str
+    request: str
+    spec: str
+    directory: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One entry of the store's change feed; `state` is the state entered, or "removed"."""
+
+    sequence: int
+    time: int
+    kind: str  # "pod", "container", "image"
+    realm: str
+    id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerState:
+    digest: str
+    received: int  # compressed bytes
+    size: int
+    state: str  # "waiting", "fetching", "present", "ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullState:
+    """The whole picture of a pull; the last one has `image_id`."""
+
+    stage: str
+    endpoint: str = ""
+    layers: tuple[LayerState, ...] = ()
+    image_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A place from which an image would be pulled. `credentials` says where they come from, never what."""
+
+    url: str
+    origin: str
+    credentials: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullPlan:
+    reference: str
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerInfo:
+    """A line of the handler table, usable or not (`problem` says why)."""
+
+    name: str
+    kind: str
+    binary: str
+    version: str = ""
+    is_default: bool = False
+    problem: str = ""
+    features: HandlerFeatures = HandlerFeatures()
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A dotted key, its value as TOML, and file and line or "default"."""
+
+    key: str
+    value: str
+    origin: str
+
+
+class Verdict(Enum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    area: str
+    name: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    kind: str
+    id: str
+    problem: str
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FsckReport:
+    examined: int
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminVerbs:
+    """The admin service's collaborators, one callable a method. `realm` "" means every realm."""
+
+    daemon: Callable[[], DaemonInfo]
+    pods: Callable[[str], Sequence[PodRecord]]
+    containers: Callable[[str], Sequence[ContainerRecord]]
+    inspect: Callable[[str, str], Awaitable[Inspection]]  # realm, id; raises Absent
+    events: Callable[[str], AsyncIterator[Change]]
+    import_image: Callable[[str, tuple[str, ...]], Awaitable[Sequence[ImageRecord]]]  # path, names
+    pull: Callable[[str, Credentials | None, str], AsyncIterator[PullState]]  # reference, who, handler
+    explain_pull: Callable[[str], Awaitable[PullPlan]]
+    handlers: Callable[[], Sequence[HandlerInfo]]
+    settings: Callable[[], Sequence[Setting]]
+    doctor: Callable[[], Awaitable[Sequence[Check]]]
+    fsck: Callable[[bool], Awaitable[FsckReport]]  # whether to repair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealmVerbs:
+    """Everything one CRI socket needs: which realm it speaks for, and the verbs."""
+
+    realm: str
+    pods: Pods
+    containers: Containers
+    images: Images
+    node: Node
