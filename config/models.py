@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from config.units import Bytes, Seconds
 from config.values import (
+    UNIX_PATH_MAX,
     AbsolutePath,
     CapabilityNames,
     CgroupPrefix,
@@ -29,6 +31,14 @@ from config.values import (
     Subnets,
     Texts,
 )
+
+BETWEEN_KEYS = "between_keys"
+"""The error type of rules over several keys, which may be spread over files: judged after merging."""
+
+
+def between_keys(key: str, message: str) -> PydanticCustomError:
+    """A rule over several keys is broken; `key` is the one of this table to look at."""
+    return PydanticCustomError(BETWEEN_KEYS, "{message}", {"key": key, "message": message})
 
 
 class Table(BaseModel):
@@ -225,7 +235,7 @@ class Ulimit(Table):
     @model_validator(mode="after")
     def _soft_below_hard(self) -> Ulimit:
         if self.hard != -1 and (self.soft == -1 or self.soft > self.hard):
-            raise ValueError(f"the soft limit {self.soft} is above the hard limit {self.hard}")
+            raise between_keys("soft", f"the soft limit {self.soft} is above the hard limit {self.hard}")
         return self
 
 
@@ -311,6 +321,20 @@ class Settings(Table):
     network: NetworkSettings = Field(default_factory=NetworkSettings)
     images: ImageSettings = Field(default_factory=ImageSettings)
     containers: ContainerSettings = Field(default_factory=ContainerSettings)
+
+    @model_validator(mode="after")
+    def _sockets_fit_and_differ(self) -> Settings:
+        seen: dict[Path, str] = {}
+        sockets = [("listen", path) for path in self.listen]
+        for key, path in (*sockets, ("run_socket", self.run_socket), ("admin_socket", self.admin_socket)):
+            if len(str(path).encode()) > UNIX_PATH_MAX:
+                raise between_keys(
+                    "run_dir", f"the default of {key} is {str(path)!r}, longer than {UNIX_PATH_MAX} bytes"
+                )
+            if path in seen:
+                raise between_keys(key, f"{str(path)!r} is given twice, here and in {seen[path]}")
+            seen[path] = key
+        return self
 
     @property
     def cni_cache_dir(self) -> Path:
