@@ -1,4 +1,4 @@
-"""The lock files answer for pyproject.toml: whoever installs from them gets what it asks for, checked by hash."""
+"""The lock files answer for pyproject.toml: who installs from them gets what it asks for, checked by hash."""
 
 from __future__ import annotations
 

@@ -1,0 +1,100 @@
+"""Rules for every test: what it may touch, how long it may take, what it may leave.
+
+Unit tests start no process and open no connection; an audit hook refuses. Tests with real parts (component,
+fault, conformance) run one at a time on the machine, as root, and each is followed by a leak check.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import leaks, machine
+
+HERE = Path(__file__).resolve().parent
+ROOMS_WITH_REAL_PARTS = frozenset({"component", "fault", "conformance"})
+LIMITS = {"unit": 30, "rules": 300, "component": 120, "fault": 900, "conformance": 1800}
+"""Seconds that one test of a room may take, fixtures included; a `timeout` mark of its own wins."""
+
+os.environ["PYTHONASYNCIODEBUG"] = "1"  # read whenever an event loop is made
+os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{machine.SYSTEM_PATH}"
+
+_FORBIDDEN = frozenset(
+    {
+        "subprocess.Popen", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.exec", "os.system",
+        "socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo",
+    }
+)  # fmt: skip
+_refusing = False
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if _refusing and event in _FORBIDDEN:
+        raise AssertionError(f"a unit test must not do this: {event}{arguments[:2]!r}")
+
+
+sys.addaudithook(_refuse)  # stays for ever; it acts only while `_refusing`
+
+
+def room(item: pytest.Item) -> str:
+    """The folder of tests/ that the test is in."""
+    parts = item.path.relative_to(HERE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if room(item) in LIMITS and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LIMITS[room(item)]))
+        if room(item) in ROOMS_WITH_REAL_PARTS:
+            item.add_marker(pytest.mark.root)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Wait for the machine outside the test's own time limit."""
+    if room(item) not in ROOMS_WITH_REAL_PARTS:
+        return (yield)
+    with machine.alone_on_the_machine():
+        return (yield)
+
+
+@pytest.fixture(scope="session")
+def prepared_machine() -> Iterator[None]:
+    if os.geteuid() != 0:
+        pytest.fail("tests with real parts need root")
+    with machine.prepared():
+        yield
+
+
+@pytest.fixture
+def leak_scope() -> leaks.Scope:
+    """Where the leak check looks; a test or a room overrides this to name its directories and its daemon."""
+    return leaks.Scope()
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_keep_to_themselves(request: pytest.FixtureRequest) -> Iterator[None]:
+    global _refusing
+    _refusing = room(request.node) == "unit"
+    yield
+    _refusing = False
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After EVERY test with real parts the machine is as it was, or the test fails with what it left."""
+    if room(request.node) not in ROOMS_WITH_REAL_PARTS:
+        yield
+        return
+    request.getfixturevalue("prepared_machine")
+    scope: leaks.Scope = request.getfixturevalue("leak_scope")
+    before = leaks.take(scope)
+    yield
+    left = leaks.settled(before, scope)
+    assert left == (), "left behind"

@@ -1,0 +1,217 @@
+"""What the machine holds, seen from outside the daemon, so that a test can say what it left behind.
+
+Looks only at the kernel (proc, cgroupfs, interface names, iptables-save) and at directories; it knows no
+code of the product and trusts none of its records. Every entry is text: two inventories compare by value, and
+a difference reads as a sentence. Needs root for other processes' namespaces and descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+RUNTIME_PROGRAMS = frozenset(
+    {"conmon", "runc", "crun", "youki", "runsc", "catatonit", "crispd", "containerd-shim"}
+    | {"bridge", "host-local", "portmap", "loopback", "ptp"}
+)
+"""Program names (comm) that only a container runtime starts; a new one is counted whoever its parent is."""
+
+_ADDRESS = re.compile(r"[0-9a-f.:]+\Z")
+_POD_CHAIN = re.compile(r"CNI-(?:DN-|SN-)?[0-9a-f]{16,}")
+_MUST_STAY = frozenset({"mount", "network namespace", "link", "cgroup"})
+_GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Where to look besides the whole machine.
+
+    `directories` are state and run directories: every path below them counts, and so does a process that
+    names one in its argv. `leases` are host-local's directories. `daemon` is the pid whose open descriptors
+    are counted. `expected` are shell patterns of entries ("link crisp0") that may come and go.
+    """
+
+    directories: tuple[Path, ...] = ()
+    leases: tuple[Path, ...] = (Path("/var/lib/cni/networks"),)
+    daemon: int | None = None
+    expected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """Entries by kind, each with how often it is there."""
+
+    entries: Mapping[str, Counter[str]] = field(default_factory=dict)
+
+
+def take(scope: Scope = Scope()) -> Inventory:
+    """Look at everything once. Takes some ten milliseconds; what ends while it looks is left out."""
+    found = {
+        "mount": mounts(),
+        "network namespace": network_namespaces(),
+        "link": links(),
+        "lease": leases(scope.leases),
+        "cgroup": cgroups(),
+        "process": processes(scope.directories),
+        "firewall chain": firewall_chains(),
+        "path": paths(scope.directories),
+        "descriptor": descriptors(scope.daemon) if scope.daemon is not None else (),
+    }
+    return Inventory(entries={kind: Counter(entries) for kind, entries in found.items()})
+
+
+def diff(before: Inventory, after: Inventory, *, expected: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """What is there now and was not, and what of the machine's own is gone, as sorted sentences."""
+    sentences = []
+    for kind, now in after.entries.items():
+        then = before.entries.get(kind, Counter())
+        sentences += [f"{kind} {entry}" for entry in (now - then).elements()]
+        if kind in _MUST_STAY:
+            sentences += [f"{kind} {entry} is gone" for entry in (then - now).elements()]
+    return tuple(sorted(s for s in sentences if not any(fnmatchcase(s, pattern) for pattern in expected)))
+
+
+def settled(before: Inventory, scope: Scope, *, grace: float = 5.0) -> tuple[str, ...]:
+    """The difference once it is empty, or what is left of it after `grace` seconds.
+
+    The kernel tears network namespaces and cgroups down after the last process is gone, and whoever reaps
+    orphans may take two seconds; nothing tells when, so this looks again until the time is up.
+    """
+    deadline = time.monotonic() + grace
+    while True:
+        left = diff(before, take(scope), expected=scope.expected)
+        if not left or time.monotonic() >= deadline:
+            return left
+        time.sleep(0.05)
+
+
+def mounts() -> Iterator[str]:
+    """Every mount of this mount namespace: its point, type and root (proc_pid_mountinfo(5))."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        yield f"{fields[4]} ({right.split(' ')[0]} {fields[3]})"
+
+
+def network_namespaces() -> Iterator[str]:
+    yield from _names(Path("/run/netns"))
+
+
+def links() -> Iterator[str]:
+    """Network interfaces of this network namespace, without the `@peer` that netlink shows."""
+    for _, name in socket.if_nameindex():
+        yield name
+
+
+def leases(directories: Iterable[Path]) -> Iterator[str]:
+    """Files that host-local names after an address, in each network's directory."""
+    for directory in directories:
+        for network in _names(directory):
+            for name in _names(directory / network):
+                if _ADDRESS.match(name) and any(mark in name for mark in ".:"):
+                    yield f"{name} of {network} in {directory}"
+
+
+def cgroups() -> Iterator[str]:
+    """Every group of every mounted hierarchy, version 1 and 2."""
+    seen = set()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        if right.split(" ")[0] in ("cgroup", "cgroup2"):
+            seen.add(left.split(" ")[4])
+    for top in sorted(seen):
+        for directory, names, _ in os.walk(top):
+            for name in names:
+                yield f"{directory}/{name}"
+
+
+def processes(directories: Iterable[Path] = ()) -> Iterator[str]:
+    """Living processes that a runtime may have left: (pid, start time) makes each one unmistakable.
+
+    Counted are programs that only runtimes start, descendants of this process, whatever lives in another
+    mount namespace than ours, and whatever names one of `directories` in its argv.
+    """
+    here = Path("/proc/self/ns/mnt").readlink()
+    marks = [os.fsencode(str(directory)) for directory in directories]
+    table: dict[int, tuple[int, str, str]] = {}
+    for name in _names(Path("/proc")):
+        if name.isdigit():
+            try:
+                stat = Path("/proc", name, "stat").read_text(errors="replace")
+            except _GONE:
+                continue
+            comm, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
+            if rest[0] not in "ZX":
+                table[int(name)] = (int(rest[1]), rest[19], comm)
+    for pid, (parent, start, comm) in sorted(table.items()):
+        if pid == os.getpid():
+            continue
+        try:
+            argv = Path(f"/proc/{pid}/cmdline").read_bytes()
+            elsewhere = Path(f"/proc/{pid}/ns/mnt").readlink() != here
+        except _GONE:
+            continue
+        except PermissionError:
+            elsewhere = False
+        ancestors = set(_ancestors(parent, table))
+        if (
+            elsewhere
+            or os.getpid() in ancestors
+            or comm.partition(":")[0] in RUNTIME_PROGRAMS  # "runc:[2:INIT]"; the kernel keeps 15 bytes
+            or any(mark in argv for mark in marks)
+        ):
+            words = argv.decode(errors="replace").replace("\0", " ").strip()
+            yield f"{pid} started {start}: {comm}: {words[:160]}"
+
+
+def _ancestors(pid: int, table: Mapping[int, tuple[int, str, str]]) -> Iterator[int]:
+    while pid in table:
+        yield pid
+        pid = table[pid][0]
+    yield pid
+
+
+def firewall_chains() -> Iterator[str]:
+    """Chains that CNI plugins make for one pod (`CNI-` and a hash); their base chains may stay."""
+    for program in ("iptables-save", "ip6tables-save"):
+        found = shutil.which(program, path="/usr/sbin:/sbin:/usr/bin:/bin")
+        if found is None:
+            continue
+        text = subprocess.run(
+            [found, "-t", "nat"], capture_output=True, text=True, check=False, timeout=10
+        ).stdout
+        yield from sorted({f"{name} ({program})" for name in _POD_CHAIN.findall(text)})
+
+
+def paths(directories: Iterable[Path]) -> Iterator[str]:
+    """Everything below the directories, not followed through links."""
+    for top in directories:
+        for directory, names, files in os.walk(top):
+            for name in (*names, *files):
+                yield f"{directory}/{name}"
+
+
+def descriptors(pid: int) -> Iterator[str]:
+    """What the process has open: `socket` or `anon_inode:[pidfd]` without numbers, files by their path."""
+    for name in _names(Path(f"/proc/{pid}/fd")):
+        try:
+            target = str(Path(f"/proc/{pid}/fd/{name}").readlink())
+        except _GONE:
+            continue
+        yield re.sub(r"^(socket|pipe|net|mnt|ipc|uts|pid|user|cgroup):\[\d+\]$", r"\1", target)
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in directory.iterdir())
+    except _GONE:
+        return []

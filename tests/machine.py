@@ -1,0 +1,69 @@
+"""What tests with real parts need of the machine, made before the first of them and undone after the last.
+
+Also the machine's lock: tests that compare inventories of the whole machine must not run beside others that
+make mounts and namespaces, in whatever checkout or process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+LOCK = Path("/run/lock/crisp-tests.lock")
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@contextmanager
+def alone_on_the_machine() -> Iterator[None]:
+    """Hold the lock that one test with real parts can hold at a time; it goes with the process."""
+    if "CRISP_TESTS_HOLD_THE_LOCK" in os.environ:  # a run within a test, which holds it
+        yield
+        return
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """`/` shared, as systemd makes it and propagation needs; cgroup v1's hugetlb mounted, for crun."""
+    with ExitStack() as undo:
+        if not _root_is_shared():
+            subprocess.run(["mount", "--make-rshared", "/"], check=True)
+        if not os.path.ismount("/run/netns"):  # iproute2 makes it a shared mount of its own, once a boot
+            subprocess.run(["ip", "netns", "add", "crisp-tests-first"], check=True)
+            subprocess.run(["ip", "netns", "delete", "crisp-tests-first"], check=True)
+        hugetlb = Path("/sys/fs/cgroup/hugetlb")
+        if _is_version_1() and _has_controller("hugetlb") and not os.path.ismount(hugetlb):
+            made = not hugetlb.exists()
+            hugetlb.mkdir(exist_ok=True)
+            if made:
+                undo.callback(hugetlb.rmdir)
+            subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "hugetlb", hugetlb], check=True)
+            undo.callback(lambda: subprocess.run(["umount", hugetlb], check=True))
+        yield
+
+
+def _root_is_shared() -> bool:
+    """The last mount on `/` decides (proc_pid_mountinfo(5), field 7)."""
+    root = [
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if line.split(" ")[4] == "/"
+    ]
+    return " shared:" in root[-1].partition(" - ")[0]
+
+
+def _is_version_1() -> bool:
+    return not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+def _has_controller(name: str) -> bool:
+    rows = [line.split() for line in Path("/proc/cgroups").read_text().splitlines()[1:]]
+    return any(row[0] == name and row[3] == "1" for row in rows)
