@@ -10,24 +10,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
+from oci.registry_auth import Credentials
 from oci.workload import ContainerSpec, PodSpec
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.driver import ExecResult, HandlerFeatures
 from shim.stats import ContainerUsage, ImageStoreUsage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Credentials:
-    """Who to be at a registry (CRI AuthConfig). Has no repr, so that no log can show it.
-
-    `server` is the only host that may see them, "" is the one of the reference.
-    """
-
-    username: str = ""
-    password: str = ""
-    identity_token: str = ""
-    registry_token: str = ""
-    server: str = ""
 
 
 class Pods(Protocol):

@@ -1,0 +1,63 @@
+"""RPCs of the container runtime interface that Crisp does not serve yet, with what the caller is told.
+
+The one table: `api/binding.py` answers from it, and `docs/rpcs.md` is made from it
+(`python -m api.unbuilt > docs/rpcs.md`).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from api.proto import cri_pb2
+
+_STREAMED = "not served as a stream, use the unary call"
+_CONNECTIONS = "no streaming server yet, use ExecSync"
+_POD_USAGE = "usage of whole pods is not served yet, use ListContainerStats"
+_METRICS = "metrics are not served over this interface yet"
+_CHECKPOINT = "checkpoints are not served yet"
+
+UNBUILT: dict[str, str] = {
+    "RuntimeService/UpdateRuntimeConfig": "pod address ranges come from the CNI configuration",
+    "RuntimeService/StreamPodSandboxes": _STREAMED,
+    "RuntimeService/UpdatePodSandboxResources": "pod limits are not tracked yet",
+    "RuntimeService/StreamContainers": _STREAMED,
+    "RuntimeService/UpdateContainerResources": "limits of a live container cannot be changed yet",
+    "RuntimeService/Exec": _CONNECTIONS,
+    "RuntimeService/Attach": _CONNECTIONS,
+    "RuntimeService/PortForward": "no streaming server yet, use the pod's address",
+    "RuntimeService/StreamContainerStats": _STREAMED,
+    "RuntimeService/PodSandboxStats": _POD_USAGE,
+    "RuntimeService/ListPodSandboxStats": _POD_USAGE,
+    "RuntimeService/StreamPodSandboxStats": _POD_USAGE,
+    "RuntimeService/GetContainerEvents": "events are not served over this interface yet, poll the lists",
+    "RuntimeService/ListMetricDescriptors": _METRICS,
+    "RuntimeService/ListPodSandboxMetrics": _METRICS,
+    "RuntimeService/StreamPodSandboxMetrics": _METRICS,
+    "RuntimeService/CheckpointContainer": _CHECKPOINT,
+    "RuntimeService/CheckpointPod": _CHECKPOINT,
+    "RuntimeService/RestorePod": _CHECKPOINT,
+    "ImageService/StreamImages": _STREAMED,
+}
+"""Service and method -> what the caller is told; the code is always UNIMPLEMENTED."""
+
+
+def document() -> str:
+    """The page for users: every RPC of the interface, and which of them are answered UNIMPLEMENTED."""
+    lines = [
+        "# The container runtime interface, call by call",
+        "",
+        "Crisp speaks CRI v1 as cri-api 0.37.2 defines it. A call that is not served answers `UNIMPLEMENTED`",
+        "with the words below; kubelet falls back where it has another way.",
+        "",
+    ]
+    for service in cri_pb2.DESCRIPTOR.services_by_name.values():
+        lines += [f"## {service.name}", "", "| call | served | otherwise |", "|---|---|---|"]
+        for method in service.methods:
+            told = UNBUILT.get(f"{service.name}/{method.name}")
+            lines.append(f"| {method.name} | {'yes' if told is None else 'no'} | {told or ''} |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())
