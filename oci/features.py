@@ -20,21 +20,31 @@ CHECKPOINT_ANNOTATION = "org.opencontainers.runc.checkpoint.enabled"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerFeatures:
-    """What the probe of the binary said; never concluded from its name."""
+    """What the probe of the binary said; never concluded from its name.
+
+    A runtime that says nothing gets the defaults: what every runtime in use has, and no more.
+    """
 
     recursive_read_only_mounts: bool = False
     user_namespaces: bool = False
+    idmapped_mounts: bool = False
     seccomp: bool = True
+    apparmor: bool = True
+    selinux: bool = True
     checkpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeVersion:
-    """`name` and `version` as printed ("runc", "1.1.5+ds1"); `spec` is "" where it is not printed."""
+    """`name` and `version` as printed ("runc", "1.1.5+ds1"); `spec` is "" where it is not printed.
+
+    `built_with` are crun's words such as "SECCOMP"; other runtimes print none.
+    """
 
     name: str
     version: str
     spec: str = ""
+    built_with: frozenset[str] = frozenset()
 
 
 def parse_version(text: str) -> RuntimeVersion:
@@ -48,11 +58,23 @@ def parse_version(text: str) -> RuntimeVersion:
         shown = lines[0][:80] if lines else ""
         raise BadInput(f"--version printed {shown!r}, which names no version")
     spec = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("spec:")), "")
-    return RuntimeVersion(name=first[1].rstrip(":"), version=first[2], spec=spec)
+    built_with = frozenset(re.findall(r"(?<!\S)\+([A-Z0-9_]+)(?!\S)", text))
+    return RuntimeVersion(name=first[1].rstrip(":"), version=first[2], spec=spec, built_with=built_with)
 
 
-def parse_features(text: str | bytes, *, kernel: tuple[int, int]) -> HandlerFeatures:
-    """The output of `RUNTIME features`, with the running kernel's (major, minor).
+def assumed_features(version: RuntimeVersion) -> HandlerFeatures:
+    """Of a runtime without `features`: what its version text says it was built with, else the defaults."""
+    if not version.built_with:
+        return HandlerFeatures()
+    return HandlerFeatures(
+        seccomp="SECCOMP" in version.built_with,
+        apparmor="APPARMOR" in version.built_with,
+        selinux="SELINUX" in version.built_with,
+    )
+
+
+def parse_features(text: str | bytes, *, kernel: tuple[int, ...]) -> HandlerFeatures:
+    """The output of `RUNTIME features`, with the running kernel's version (major, minor, ...).
 
     Raises BadInput where it is not the JSON object of the specification, which demands both version fields.
     """
@@ -71,15 +93,12 @@ def parse_features(text: str | bytes, *, kernel: tuple[int, int]) -> HandlerFeat
         recursive_read_only_mounts="rro" in _names(document, "mountOptions")
         and kernel >= KERNEL_WITH_RECURSIVE_READ_ONLY,
         user_namespaces="user" in _names(linux, "namespaces") and idmap,
+        idmapped_mounts=idmap,
         seccomp=_object(linux, "seccomp").get("enabled") is not False,
+        apparmor=_object(linux, "apparmor").get("enabled") is not False,
+        selinux=_object(linux, "selinux").get("enabled") is not False,
         checkpoint=_object(document, "annotations").get(CHECKPOINT_ANNOTATION) == "true",
     )
-
-
-def parse_kernel_release(release: str) -> tuple[int, int]:
-    """uname(2) release -> (major, minor); (0, 0) for a text without them, so that nothing is promised."""
-    numbers = re.match(r"(\d+)\.(\d+)", release)
-    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
 
 
 def _object(document: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
