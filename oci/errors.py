@@ -75,3 +75,16 @@ class Internal(CrispError):
     """Anything else: a step failed for a reason that the caller cannot change."""
 
     kind = "internal"
+
+
+class RuntimeFailed(Internal):
+    """A runtime or its monitor failed at a verb. The message holds its own words.
+
+    `verb` is the runtime's ("create", "start", "exec", ...). `program_missing` says that the fault is the
+    user's program: not in the image, not executable, or its interpreter is not; a restart cannot help.
+    """
+
+    def __init__(self, message: str, *, verb: str, program_missing: bool = False) -> None:
+        super().__init__(message)
+        self.verb = verb
+        self.program_missing = program_missing

@@ -1,0 +1,178 @@
+"""The command lines of OCI runtimes (runc, crun, youki and their kin), and what their failures mean.
+
+Composes argv for every verb and reads the JSON log and the answer of `state`. Runs nothing and opens no
+file. The runtimes' words were recorded from runc 1.1.5, crun 1.8.1 and youki 0.7; tests hold the samples.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from oci.errors import Absent, CrispError, RuntimeFailed, WrongState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """How a handler's runtime is called. `options` stand before every verb, `create_options` after create."""
+
+    handler: str
+    program: Path
+    root: Path
+    options: tuple[str, ...] = ()
+    create_options: tuple[str, ...] = ()
+    systemd_cgroup: bool = False
+
+
+def global_arguments(runtime: Runtime, log: Path) -> tuple[str, ...]:
+    """What stands before the verb, without the flag for systemd's cgroups (conmon adds that one itself)."""
+    return (f"--root={runtime.root}", f"--log={log}", "--log-format=json", *runtime.options)
+
+
+def _command(runtime: Runtime, log: Path, verb: str, *rest: str) -> list[str]:
+    systemd = ["--systemd-cgroup"] if runtime.systemd_cgroup else []
+    return [str(runtime.program), *global_arguments(runtime, log), *systemd, verb, *rest]
+
+
+def start(runtime: Runtime, log: Path, container: str) -> list[str]:
+    return _command(runtime, log, "start", container)
+
+
+def state(runtime: Runtime, log: Path, container: str) -> list[str]:
+    return _command(runtime, log, "state", container)
+
+
+def kill(runtime: Runtime, log: Path, container: str, signal: int, *, everything: bool = False) -> list[str]:
+    """The signal is always given, by number: youki demands one, and names differ between runtimes."""
+    return _command(runtime, log, "kill", *(["--all"] if everything else []), container, str(signal))
+
+
+def delete(runtime: Runtime, log: Path, container: str) -> list[str]:
+    return _command(runtime, log, "delete", "--force", container)
+
+
+def execute(
+    runtime: Runtime, log: Path, container: str, *, process: Path, pid_file: Path, cgroup: str = ""
+) -> list[str]:
+    """A process beside the container's own, in the foreground. `cgroup` is `[CONTROLLER:]SUBGROUP`."""
+    group = [f"--cgroup={cgroup}"] if cgroup else []
+    return _command(runtime, log, "exec", f"--process={process}", f"--pid-file={pid_file}", *group, container)
+
+
+def update(runtime: Runtime, log: Path, container: str) -> list[str]:
+    """Limits to change are read from standard input, as an OCI linux.resources object."""
+    return _command(runtime, log, "update", "--resources=-", container)
+
+
+class Phase(Enum):
+    """The `status` of `state` (runtime-spec, runtime.md#state); PAUSED is runc's and crun's addition."""
+
+    CREATING = "creating"
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeState:
+    """What `state` printed; pid is 0 when no process is left."""
+
+    phase: Phase
+    pid: int
+
+
+def parse_state(data: bytes) -> RuntimeState:
+    """The output of `state`. Raises ValueError where it is not the specification's JSON object."""
+    try:
+        answer = json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"state printed no JSON: {_shown(data)!r}") from error
+    if not isinstance(answer, dict):
+        raise ValueError(f"state printed no JSON object: {_shown(data)!r}")
+    pid = answer.get("pid", 0)
+    try:
+        phase = Phase(answer.get("status"))
+    except ValueError as error:
+        raise ValueError(f"state printed the status {answer.get('status')!r}") from error
+    if not isinstance(pid, int) or isinstance(pid, bool) or pid < 0:
+        raise ValueError(f"state printed the pid {pid!r}")
+    return RuntimeState(phase=phase, pid=pid)
+
+
+def parse_log(data: bytes) -> str:
+    """The words of the last error in a JSON log, "" when there is none; other lines are skipped."""
+    words = ""
+    for line in data.splitlines():
+        try:
+            entry: Any = json.loads(line.decode("utf-8", "replace"), strict=False)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and str(entry.get("level", "")).lower() in _ERROR_LEVELS:
+            message = entry.get("msg", entry.get("message", ""))
+            fields = entry.get("fields")  # youki logs through Rust's tracing, which nests the message
+            if not message and isinstance(fields, dict):
+                message = fields.get("message", "")
+            words = str(message) or words
+    return words
+
+
+_ERROR_LEVELS: Final = frozenset({"error", "fatal", "panic"})
+_WORDS = 4096
+
+
+def plain_words(output: bytes) -> str:
+    """A runtime's output on one line, cut at its end, for when it kept no log."""
+    return " ".join(output[-_WORDS:].decode("utf-8", "replace").split())
+
+
+_PROGRAM: Final = re.compile(
+    r"executable file .* not found"  # runc, crun: looked up on the container's PATH
+    r"|executable .* not found in \$PATH"  # youki
+    r'|exec: ".*": (?:stat .*: )?(?:no such file or directory|permission denied|is a directory'
+    r"|not a directory|exec format error|too many levels of symbolic links)"  # runc
+    r"|open executable: "  # crun: there, but not a file that may be executed
+    r"|exec(?:v|ve|vpe?)?[: ].*(?:ENOENT|EACCES|ENOEXEC|No such file or directory|Permission denied"
+    r"|Exec format error)",
+    re.DOTALL,
+)
+_ABSENT: Final = re.compile(
+    r"container (?:.* )?does not exist"  # runc, youki
+    r"|error opening file `.*/status`: No such file or directory"  # crun
+)
+_NOT_RUNNING: Final = re.compile(
+    r"cannot exec (?:in )?a (?:container that has )?stopped|container (?:.* )?is not running"
+    r"|the container `.*` is not running|container not running|cannot start an already running container"
+    r"|cannot start a container that has stopped|container is not in created state"
+    r"|cannot exec a container that has stopped",
+    re.IGNORECASE,
+)
+
+
+def failure(runtime: Runtime, container: str, verb: str, words: str, *, status: int | None) -> CrispError:
+    """What a failed verb means, by the runtime's own words.
+
+    Absent: the runtime knows no such container. WrongState: its process does not run, or runs already.
+    RuntimeFailed otherwise; its `program_missing` tells a fault of the user's program from one of the node.
+    `status` is the exit status, negative for a signal, None when it did not end by itself.
+    """
+    how = ""
+    if status is not None:
+        how = f" (killed by signal {-status})" if status < 0 else f" (status {status})"
+    said = words or "it said nothing"
+    text = f"handler {runtime.handler}: {runtime.program.name} {verb} of container {container}{how}: {said}"
+    if verb in ("create", "exec") and _PROGRAM.search(words):
+        return RuntimeFailed(text, verb=verb, program_missing=True)
+    if verb != "create" and _ABSENT.search(words):
+        return Absent(text)
+    if _NOT_RUNNING.search(words):
+        return WrongState(text)
+    return RuntimeFailed(text, verb=verb)
+
+
+def _shown(data: bytes) -> str:
+    return data[:200].decode("utf-8", "replace")
