@@ -1,0 +1,60 @@
+"""The real parts that tests run against and Debian does not have: names, versions, how each is compiled.
+
+The one place where their versions stand. A part is built from its Go module, checked by Go's sum database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+GO_AT_LEAST = (1, 26, 2)  # what the newest of the modules below asks for; go.lock has one that answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One Go module at one version.
+
+    `programs` maps each binary's name to its package below the module, `tests` the same for test binaries
+    (`go test -c`). `beside` maps a binary to a package of a module that this one already requires.
+    """
+
+    module: str
+    version: str
+    programs: Mapping[str, str] = field(default_factory=dict)
+    tests: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
+    tags: str = ""
+    cgo: bool = False
+
+
+PARTS: Mapping[str, Part] = {
+    "cri-tools": Part(
+        module="sigs.k8s.io/cri-tools",
+        version="v1.36.0",
+        programs={"crictl": "cmd/crictl"},
+        tests={"critest": "cmd/critest"},
+        beside={"ginkgo": "github.com/onsi/ginkgo/v2/ginkgo"},  # critest runs specs in parallel by it
+    ),
+    "containerd": Part(
+        module="github.com/containerd/containerd/v2",
+        version="v2.4.2",
+        programs={name: f"cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")},
+    ),
+    "runc": Part(
+        module="github.com/opencontainers/runc",
+        version="v1.5.2",
+        programs={"runc": "."},
+        tags="seccomp",
+        cgo=True,
+    ),
+    "cni-plugins": Part(
+        module="github.com/containernetworking/plugins",
+        version="v1.9.1",
+        programs={
+            name.rpartition("/")[2]: f"plugins/{name}"
+            for name in ("main/bridge", "main/loopback", "main/ptp", "ipam/host-local", "meta/portmap")
+        },
+    ),
+    "cri-api": Part(module="k8s.io/cri-api", version="v0.37.2"),
+}
