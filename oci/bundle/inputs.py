@@ -1,6 +1,7 @@
 """What a container's OCI configuration is made from: one value, complete, so that building needs no IO.
 
-Whoever builds a bundle has looked at the machine before; members named `*Facts` or resolved say what was seen.
+Whoever builds a bundle has looked at the machine before; members that are facts or resolved say what was
+seen there.
 """
 
 from __future__ import annotations

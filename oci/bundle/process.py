@@ -62,15 +62,14 @@ def env(
         text, lossy = json_text(one_string(f"config.envs, variable {name[:80]!r}", f"{name}={value}"))
         if lossy:
             # The value itself may be a secret: the note has the name only.
-            notes.append(
-                f"environment variable {json_text(name)[0]!r}: bytes that are not UTF-8 became U+FFFD"
-            )
+            shown = json_text(name)[0]
+            notes.append(f"environment variable {shown!r}: bytes that are not UTF-8 became U+FFFD")
         strings.append(text)
     return strings, notes
 
 
 def working_dir(container: ContainerSpec, image: ImageConfig) -> str:
-    """The directory to start in, as text; `shim/facts/rootfs.py` checks what it is in the root file system."""
+    """The directory to start in, as text; `shim/facts/rootfs.py` checks it in the root file system."""
     if container.working_dir:
         path = absolute_path("config.working_dir", container.working_dir)
     else:
@@ -95,7 +94,7 @@ def user_object(user: ResolvedUser) -> dict[str, Any]:
 
 
 def oom_score_adj(asked: int, host: HostFacts) -> tuple[int, list[str]]:
-    """The score that can be given (proc_pid_oom_score_adj(5)), and a note where it is not the one asked for."""
+    """The score that can be given (proc_pid_oom_score_adj(5)), with a note where it is another one."""
     if not LOWEST_OOM_SCORE_ADJ <= asked <= HIGHEST_OOM_SCORE_ADJ:
         raise BadInput(
             f"config.linux.resources.oom_score_adj: {asked} is not between {LOWEST_OOM_SCORE_ADJ} and "

@@ -1,0 +1,75 @@
+"""A container's config.json, joined from its parts (OCI runtime-spec 1.0.2, config.md).
+
+Pure: everything that had to be looked up is in the inputs. Equal inputs give equal configurations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oci.bundle.annotations import container_annotations
+from oci.bundle.capabilities import resolve
+from oci.bundle.devices import devices
+from oci.bundle.inputs import Built, BundleInputs
+from oci.bundle.mounts import mounts, rootfs_propagation
+from oci.bundle.namespaces import id_mappings, namespaces
+from oci.bundle.process import process
+from oci.bundle.resources import resources
+from oci.bundle.security import apparmor_profile, hidden_paths, seccomp_filter, selinux_labels
+from oci.errors import BadInput
+
+OCI_VERSION = "1.0.2"
+"""The oldest supported runtimes (crun before 1.14.2) refuse any version that is not 1.0."""
+
+
+def build(inputs: BundleInputs) -> Built:
+    """The configuration of one container.
+
+    Raises BadInput with the field's path for a request that cannot be, Unsupported for what this kernel or
+    handler lacks, WrongState where the pod's namespaces are not there.
+    """
+    container, asked = inputs.container, inputs.container.security
+    if asked.privileged and not inputs.pod.security.privileged:
+        raise BadInput("config.linux.security_context.privileged: the pod is not privileged")
+    user_namespace = inputs.pod.security.namespaces.user
+    given = resolve(
+        asked.capabilities,
+        privileged=asked.privileged,
+        defaults=inputs.defaults.capabilities,
+        available=inputs.host.bounding if user_namespace else inputs.host.capabilities,
+    )
+    notes = [f"{name} left out: the daemon does not have it" for name in given.missing]
+
+    process_object, process_notes = process(inputs, capabilities=given.to_oci())
+    process_label, mount_label, label_notes = selinux_labels(inputs)
+    if process_label:
+        process_object["selinuxLabel"] = process_label
+    if profile := apparmor_profile(inputs):
+        process_object["apparmorProfile"] = profile
+
+    nodes, rules = devices(inputs)
+    limits, limit_notes = resources(container.resources, inputs.host, pids_limit=inputs.defaults.pids_limit)
+    linux: dict[str, Any] = {
+        "cgroupsPath": inputs.cgroup.config_path,
+        "namespaces": namespaces(inputs),
+        **id_mappings(user_namespace),
+        "resources": {"devices": rules, **limits},
+        "devices": nodes,
+        **hidden_paths(inputs),
+    }
+    if wanted := rootfs_propagation(inputs.mounts):
+        linux["rootfsPropagation"] = wanted
+    if mount_label:
+        linux["mountLabel"] = mount_label
+    if (table := seccomp_filter(inputs, frozenset(given.bounding))) is not None:
+        linux["seccomp"] = dict(table)
+
+    config = {
+        "ociVersion": OCI_VERSION,
+        "process": process_object,
+        "root": {"path": inputs.rootfs, "readonly": asked.readonly_rootfs},
+        "mounts": mounts(inputs),
+        "annotations": container_annotations(inputs),
+        "linux": linux,
+    }
+    return Built(config=config, notes=tuple(notes + process_notes + label_notes + limit_notes))
