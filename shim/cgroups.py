@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -95,8 +96,9 @@ def _below(root: Path, path: str) -> Path:
 class Cgroups:
     """The machine's cgroups, seen through one set of hierarchies."""
 
-    def __init__(self, hierarchies: Hierarchies) -> None:
+    def __init__(self, hierarchies: Hierarchies, *, io: Executor | None = None) -> None:
         self.hierarchies = hierarchies
+        self._io = io
 
     def make(self, path: str) -> None:
         """Make a cgroup, with its parents, in every hierarchy; one that exists is left as it is.
@@ -184,15 +186,16 @@ class Cgroups:
         if root is None:
             return []
         directory = _below(root, path)
+        loop = asyncio.get_running_loop()
         if number != signal.SIGKILL:
-            for ref in await asyncio.to_thread(_references, directory):
+            for ref in await loop.run_in_executor(self._io, _references, directory):
                 process.signal(ref, number)
             return []
         until = time.monotonic() + timeout
-        while refs := await asyncio.to_thread(_references, directory):
+        while refs := await loop.run_in_executor(self._io, _references, directory):
             if os.getpid() in (ref.pid for ref in refs):
                 raise Internal(f"cgroup {path} holds the daemon itself: its processes are not killed")
-            await asyncio.to_thread(self._kill, path, directory, refs)
+            await loop.run_in_executor(self._io, self._kill, path, directory, refs)
             left = until - time.monotonic()
             gone = await asyncio.gather(*(process.wait_gone(ref, max(left, 0)) for ref in refs))
             if time.monotonic() >= until:

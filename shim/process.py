@@ -226,8 +226,11 @@ def _start_failure(command: str, error: OSError | ValueError) -> CrispError:
     return CommandMissing(command, error)
 
 
-class _Reader:
-    """Collects one pipe up to a limit, and reads on past it so that the writer never blocks."""
+class OutputReader:
+    """Collects one pipe up to a limit, and reads on past it so that the writer never blocks.
+
+    Give `write` to a child, then `start`; `closed` is done when every holder of the pipe has closed it.
+    """
 
     def __init__(self, limit: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -277,6 +280,10 @@ class _Reader:
         if not self.closed.done():
             self.closed.set_result(None)
 
+    def inode(self) -> int:
+        """What identifies the pipe in /proc/PID/fd ("pipe:[INODE]"); only before `closed`."""
+        return os.fstat(self._read).st_ino
+
     def __bytes__(self) -> bytes:
         return bytes(self._kept)
 
@@ -303,7 +310,7 @@ async def run(
     """
     with contextlib.ExitStack() as stack:
         try:
-            out, err = _Reader(output_limit), _Reader(output_limit)
+            out, err = OutputReader(output_limit), OutputReader(output_limit)
             stack.callback(out.close)
             stack.callback(err.close)
             source = None if stdin is None else stack.enter_context(_file_of(stdin))

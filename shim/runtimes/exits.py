@@ -1,0 +1,259 @@
+"""Noticing that containers end, and how: conmon's exit files, and the processes themselves behind them.
+
+The exit file counts, because conmon writes it after the last output is in the log; it arrives by inotify. The
+container's first process is watched by pidfd as well, for the cases in which no file comes: conmon was
+killed, or hangs on output that a survivor keeps open. Nothing is polled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from oci.errors import CrispError
+from oci.monitor import parse_exit_code
+from oci.workload import ContainerId
+from shim import process
+from shim.cgroups import Cgroups
+from shim.kernel import pidfd
+from shim.records import ProcessRef
+from shim.runtimes.conmon import MonitorFiles, Monitors
+from shim.runtimes.driver import Exit, ExitListener, Target
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+DRAIN: Final = 5.0
+"""Seconds that conmon has to bring the last output into the log after everything in the container is dead."""
+
+
+def read_exit(files: MonitorFiles) -> tuple[int | None, int] | None:
+    """Code and end (nanoseconds) from conmon's exit file, None when there is none. Blocking.
+
+    The run directory's file is gone after a reboot; the one in the container's directory is not.
+    """
+    for path in (files.exit_file, files.persist / "exit"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            return parse_exit_code(os.read(descriptor, 64)), os.fstat(descriptor).st_ctime_ns
+        finally:
+            os.close(descriptor)
+    return None
+
+
+def was_oom_killed(cgroups: Cgroups, target: Target, files: MonitorFiles) -> bool:
+    """Whether the kernel killed a process of the container for want of memory. Blocking.
+
+    The cgroup's own counter decides. conmon's file is believed only when the cgroup is gone: it can miss the
+    event on version 1 and can report one without a kill on version 2.
+    """
+    if target.cgroup:
+        kills = cgroups.oom_kills(target.cgroup)
+        if kills is not None:
+            return kills > 0
+    return (files.persist / "oom").exists() or (files.bundle / "oom").exists()
+
+
+class _Watch:
+    """One living container."""
+
+    def __init__(self, target: Target, ref: ProcessRef, monitor: ProcessRef | None) -> None:
+        self.target = target
+        self.process = ref
+        self.monitor = monitor
+        self.written = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.died_at = 0
+        self.descriptor = -1
+        self.unwatch: Callable[[], None] | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def release(self) -> None:
+        if self.unwatch is not None:
+            self.unwatch()
+            self.unwatch = None
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class ExitWatch:
+    """Tells the listener of every watched container's end, once, on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        run_dir: Path,
+        cgroups: Cgroups,
+        monitors: Monitors,
+        listener: ExitListener,
+        io: Executor,
+        drain: float = DRAIN,
+    ) -> None:
+        self._run_dir = run_dir
+        self._cgroups = cgroups
+        self._monitors = monitors
+        self._listener = listener
+        self._io = io
+        self._drain = drain
+        self._watches: dict[str, _Watch] = {}
+
+    def files(self, target: Target) -> MonitorFiles:
+        return MonitorFiles(bundle=target.directory, run_dir=self._run_dir, id=target.id)
+
+    def watch(self, target: Target, ref: ProcessRef, monitor: ProcessRef | None) -> None:
+        """Watch a container whose process was alive a moment ago. One already watched stays as it is."""
+        if target.id in self._watches:
+            return
+        watch = self._watches[target.id] = _Watch(target, ref, monitor)
+        descriptor = pidfd.open_process(ref)
+        if descriptor is None:
+            self._died(watch)
+        else:
+            watch.descriptor = descriptor
+            watch.unwatch = pidfd.on_exit(descriptor, lambda: self._died(watch))
+        if self.files(target).exit_file.exists():  # written before the watch
+            self.arrived(target.id)
+
+    def watches(self, container: ContainerId) -> bool:
+        return container in self._watches
+
+    def arrived(self, name: str) -> None:
+        """A file of this name is complete in the directory of exit files."""
+        watch = self._watches.get(name)
+        if watch is not None:
+            watch.written.set()
+            self._begin(watch)
+
+    def lost(self) -> None:
+        """The kernel dropped events: look for every file that is waited for."""
+        for name, watch in list(self._watches.items()):
+            if self.files(watch.target).exit_file.exists():
+                self.arrived(name)
+
+    async def ended(self, container: ContainerId, *, timeout: float) -> bool:  # noqa: ASYNC109 - the answer tells
+        """Wait until the listener was told of this container's end; True too for one that is not watched."""
+        watch = self._watches.get(container)
+        if watch is None:
+            return True
+        try:
+            async with asyncio.timeout(timeout):
+                await watch.ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def forget(self, container: ContainerId) -> None:
+        """Stop watching without telling the listener."""
+        watch = self._watches.pop(container, None)
+        if watch is not None:
+            watch.release()
+            watch.ended.set()
+            if watch.task is not None:
+                watch.task.cancel()
+
+    async def close(self) -> None:
+        tasks = [watch.task for watch in self._watches.values() if watch.task is not None]
+        for container in list(self._watches):
+            self.forget(ContainerId(container))
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def conclude(self, target: Target, monitor: ProcessRef | None) -> Exit:
+        """How a container ended whose process is dead: waits for conmon while that can still tell."""
+        written = asyncio.Event()
+        if self.files(target).exit_file.exists():
+            written.set()
+        return await self._conclude(target, monitor, written, time.time_ns())
+
+    def _died(self, watch: _Watch) -> None:
+        watch.died_at = time.time_ns()
+        self._begin(watch)
+
+    def _begin(self, watch: _Watch) -> None:
+        if watch.task is None:
+            watch.task = asyncio.get_running_loop().create_task(self._finish(watch))
+
+    async def _finish(self, watch: _Watch) -> None:
+        ended = await self._conclude(watch.target, watch.monitor, watch.written, watch.died_at)
+        if self._watches.get(watch.target.id) is not watch:
+            return
+        del self._watches[watch.target.id]
+        watch.release()
+        try:
+            self._listener(watch.target.id, ended)
+        except Exception:
+            log.exception("the exit of a container was not taken", extra={"container": watch.target.id})
+        finally:
+            watch.ended.set()
+
+    async def _conclude(
+        self, target: Target, monitor: ProcessRef | None, written: asyncio.Event, died_at: int
+    ) -> Exit:
+        """Never raises: an exit that cannot be explained is still an exit."""
+        # Where the pid namespace is shared, the death of the first process takes nothing with it: its children
+        # run on, and may hold the output open. A container is its first process, so they go too.
+        await self._kill_survivors(target)
+        if not written.is_set():
+            await self._wait_for_file(target, monitor, written)
+        return await self._blocking(lambda: self._read(target, died_at))
+
+    async def _wait_for_file(
+        self, target: Target, monitor: ProcessRef | None, written: asyncio.Event
+    ) -> None:
+        if monitor is None or await self._written_or_gone(monitor, written):
+            return
+        log.warning(
+            "conmon does not end though its container has",
+            extra={"container": target.id, "conmon": monitor.pid},
+        )
+        await self._kill_survivors(target)
+        try:
+            await self._monitors.end(monitor)
+        except CrispError as error:
+            log.error("conmon cannot be ended", extra={"container": target.id, "error": str(error)})
+
+    async def _written_or_gone(self, monitor: ProcessRef, written: asyncio.Event) -> bool:
+        """Wait until the exit file is there or conmon can no longer write it; False after the drain time."""
+        file = asyncio.ensure_future(written.wait())
+        gone = asyncio.ensure_future(process.wait_gone(monitor, self._drain))
+        try:
+            done, _ = await asyncio.wait((file, gone), return_when=asyncio.FIRST_COMPLETED)
+            return file in done or gone.result()
+        finally:
+            file.cancel()
+            gone.cancel()
+            await asyncio.gather(file, gone, return_exceptions=True)
+
+    async def _kill_survivors(self, target: Target) -> None:
+        if not target.cgroup:
+            return
+        try:
+            left = await self._cgroups.kill_everything(target.cgroup, timeout=self._drain)
+        except (CrispError, OSError) as error:
+            log.error("survivors are not killed", extra={"container": target.id, "error": str(error)})
+            return
+        if left:
+            log.error("processes do not die", extra={"container": target.id, "processes": left})
+
+    def _read(self, target: Target, died_at: int) -> Exit:
+        files = self.files(target)
+        found = read_exit(files)
+        code, finished_at = found if found is not None else (None, died_at or time.time_ns())
+        return Exit(
+            code=code,
+            finished_at=finished_at,
+            oom_killed=was_oom_killed(self._cgroups, target, files),
+        )
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._io, work)
