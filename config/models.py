@@ -18,8 +18,10 @@ from config.values import (
     UNIX_PATH_MAX,
     AbsolutePath,
     CapabilityNames,
+    CgroupPlaceText,
     CgroupPrefix,
     Duration,
+    EnvironmentTexts,
     HandlerName,
     InterfaceName,
     Paths,
@@ -120,7 +122,7 @@ class CgroupSettings(Table):
     prefix: CgroupPrefix = Field(
         default="crisp", description="The first word of the names of cgroups and scopes that are made."
     )
-    monitors: str = Field(
+    monitors: CgroupPlaceText = Field(
         default="",
         description="The cgroup of the containers' monitors: a slice with systemd, else a path. Empty:"
         " `PREFIX-monitors.slice`, or `/PREFIX-monitors`.",
@@ -257,9 +259,16 @@ class ContainerSettings(Table):
         description="Capabilities of a container before its request adds and drops.",
     )  # fmt: skip
     default_ulimits: dict[UlimitName, Ulimit] = Field(
-        default_factory=dict,
-        description="Resource limits of containers, a table for each name of getrlimit(2) in lower case,"
-        " such as `default_ulimits.nofile = { soft = 1024, hard = 1048576 }`. Others are inherited.",
+        default={"nofile": Ulimit(soft=1024, hard=524288)},
+        description="Resource limits of containers, a table for each name of getrlimit(2) in lower case."
+        " Setting one replaces the default; limits that are not named are the daemon's own.",
+    )
+    default_env: EnvironmentTexts = Field(
+        default=(),
+        description="Environment of containers, `NAME=VALUE`, before the image's and the request's.",
+    )
+    default_pids_limit: int = Field(
+        default=0, ge=0, description="The most processes of a container; 0 sets no limit."
     )
     unset_seccomp: Literal["unconfined", "runtime-default"] = Field(
         default="unconfined",
@@ -284,7 +293,11 @@ class ContainerSettings(Table):
 
 
 class Settings(Table):
-    """The top of the file."""
+    """Where the daemon keeps its things and is spoken to. These keys stand before the first table.
+
+    A node needs none of them; a second daemon on a machine needs its own `state_dir`, `run_dir` and, in
+    `[cgroup]`, `prefix`.
+    """
 
     state_dir: AbsolutePath = Field(
         default=Path("/var/lib/crisp"), description="State and images; survives a reboot. Mode 0700."
@@ -316,7 +329,9 @@ class Settings(Table):
         default=Seconds(10), description="How long running requests may take to finish at SIGTERM."
     )
     log: LogSettings = Field(default_factory=LogSettings)
-    handlers: dict[HandlerName, HandlerSettings] = Field(default_factory=dict)
+    handlers: dict[HandlerName, HandlerSettings] = Field(
+        default={}, description="Runtimes by the name that a RuntimeClass calls them."
+    )
     cgroup: CgroupSettings = Field(default_factory=CgroupSettings)
     network: NetworkSettings = Field(default_factory=NetworkSettings)
     images: ImageSettings = Field(default_factory=ImageSettings)

@@ -85,6 +85,13 @@ def _subnet(value: str) -> str:
     return value
 
 
+def _one_of_each_family(value: tuple[str, ...]) -> tuple[str, ...]:
+    versions = [ipaddress.ip_network(subnet).version for subnet in value]
+    if len(versions) != len(set(versions)):
+        raise ValueError("there may be one subnet of IPv4 and one of IPv6, not two of one kind")
+    return value
+
+
 def _interface_name(value: str) -> str:
     # net/core/dev.c dev_valid_name(): below IFNAMSIZ (16), no '/', ':', white space, not "." or ".."
     if not re.fullmatch(r"[^\s/:]{1,15}", value) or value in (".", ".."):
@@ -101,6 +108,14 @@ def _cgroup_prefix(value: str) -> str:
     return value
 
 
+def _cgroup_place(value: str) -> str:
+    if (value and not re.fullmatch(r"[A-Za-z0-9_:.\\-]+\.slice|(/[^/\s]+)+", value)) or ".." in value:
+        raise ValueError(
+            f"{value!r} must be a slice such as 'crisp-monitors.slice' or a path such as '/crisp'"
+        )
+    return value
+
+
 def _handler_name(value: str) -> str:
     # RuntimeClass.handler is a DNS label (node.k8s.io/v1); capitals and '_' are let through for other clients
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", value):
@@ -113,6 +128,12 @@ def _capability(value: str) -> str:
         raise ValueError(
             f"{value!r} is not a capability: write it as capabilities(7) does, such as 'CAP_CHOWN'"
         )
+    return value
+
+
+def _environment_entry(value: str) -> str:
+    if not re.fullmatch(r"[^=\x00]+=[^\x00]*", value):
+        raise ValueError(f"{value!r} is not an environment entry: write NAME=VALUE")
     return value
 
 
@@ -143,9 +164,14 @@ SocketPaths = Annotated[tuple[SocketPath, ...], BeforeValidator(_array), AfterVa
 Texts = Annotated[tuple[str, ...], BeforeValidator(_array)]
 SomeTexts = Annotated[tuple[str, ...], BeforeValidator(_array), AfterValidator(_some)]
 Subnet = Annotated[str, AfterValidator(_subnet)]
-Subnets = Annotated[tuple[Subnet, ...], BeforeValidator(_array), AfterValidator(_some)]
+Subnets = Annotated[
+    tuple[Subnet, ...], BeforeValidator(_array), AfterValidator(_some), AfterValidator(_one_of_each_family)
+]
 InterfaceName = Annotated[str, AfterValidator(_interface_name)]
+CgroupPlaceText = Annotated[str, AfterValidator(_cgroup_place)]
 CgroupPrefix = Annotated[str, AfterValidator(_cgroup_prefix)]
 HandlerName = Annotated[str, AfterValidator(_handler_name)]
 Capability = Annotated[str, AfterValidator(_capability)]
 CapabilityNames = Annotated[tuple[Capability, ...], BeforeValidator(_array)]
+EnvironmentText = Annotated[str, AfterValidator(_environment_entry)]
+EnvironmentTexts = Annotated[tuple[EnvironmentText, ...], BeforeValidator(_array)]
