@@ -22,7 +22,7 @@ _SIZE_UNITS = {
     "TiB": 2**40,
 }
 _SIZE_UNITS_FOLDED = {unit.lower(): factor for unit, factor in _SIZE_UNITS.items()}
-_PART = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)([A-Za-z]*)")
+_PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([A-Za-z]*)")
 
 DURATION_UNITS = "ms, s, m, h, d"
 SIZE_UNITS = "B, KB, MB, GB, TB (powers of 1000), KiB, MiB, GiB, TiB (powers of 1024)"
