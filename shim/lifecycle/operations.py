@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -61,7 +61,7 @@ class Operations:
             log.debug("operation failed", extra={"key": str(key), "error": str(task.exception())})
 
     @asynccontextmanager
-    async def exclusive(self, key: Hashable):  # type: ignore[no-untyped-def]
+    async def exclusive(self, key: Hashable) -> AsyncIterator[None]:
         """Hold the one lock of an object; others wait in order."""
         lock, users = self._locks.get(key, (asyncio.Lock(), 0))
         self._locks[key] = (lock, users + 1)
@@ -81,7 +81,7 @@ class Operations:
         return len(self._running)
 
     async def close(self, *, grace: float) -> None:
-        """Take nothing new, let what runs finish for `grace` seconds, then cancel it and wait for its undo."""
+        """Take nothing new, let what runs finish for `grace` seconds, then cancel it and await its undo."""
         self._closing = True
         tasks = [running.task for running in self._running.values()]
         if not tasks:

@@ -26,6 +26,7 @@ class ContainerEvent(Enum):
     STARTED = "process runs"
     FAILED = "start failed"
     EXIT = "process ended"
+    RESET = "the start left no trace"
     LOST = "cannot be observed"
     REMOVE = "remove"
 
@@ -55,6 +56,7 @@ CONTAINER: dict[tuple[C, ContainerEvent], C] = {
     (C.STARTING, ContainerEvent.STARTED): C.RUNNING,
     (C.STARTING, ContainerEvent.FAILED): C.EXITED,
     (C.STARTING, ContainerEvent.EXIT): C.EXITED,
+    (C.STARTING, ContainerEvent.RESET): C.CREATED,
     (C.STARTING, ContainerEvent.LOST): C.UNKNOWN,
     (C.RUNNING, ContainerEvent.EXIT): C.EXITED,
     (C.RUNNING, ContainerEvent.LOST): C.UNKNOWN,

@@ -31,7 +31,7 @@ class Debt:
 
 
 async def to_the_end(work: Awaitable[T]) -> T:
-    """Wait for `work` in a task of its own, whatever cancels the caller; a cancellation is raised afterwards."""
+    """Wait for `work` whatever cancels the caller; the cancellation is raised afterwards."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

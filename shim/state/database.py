@@ -1,7 +1,8 @@
 """The SQLite file: opened, checked, read whole at start, written by one thread.
 
-Write-ahead log with synchronous FULL: a committed transaction survives a power cut. Each row carries its own
-checksum, since SQLite's integrity check does not notice a changed payload. This module knows rows, not records.
+Write-ahead log with synchronous FULL: a committed transaction survives a power cut. Each row carries a
+checksum, since SQLite's integrity check does not notice a changed payload. This module knows rows, not what
+they mean.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Store:
         self._mirror = Mirror(state_dir)
         self._path = state_dir / "state.db"
         self._on_commit = on_commit
-        self._records: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+        self._records: dict[str, dict[Any, Any]] = {kind: {} for kind in _KINDS}
         self._documents: dict[tuple[str, str], Any] = {}
         self._pending: dict[tuple[str, str], Any] = {}
         self._listeners: list[Callable[[Change], None]] = []
@@ -146,7 +146,9 @@ class Store:
         await asyncio.to_thread(self._thread.join)
         self._thread = None
 
-    async def _submit(self, kind: str, id_: str, record: Record | None, row: Row | None, document: Any) -> None:
+    async def _submit(
+        self, kind: str, id_: str, record: Record | None, row: Row | None, document: Any
+    ) -> None:
         if self._thread is None:
             raise Internal(f"state store: closed, cannot write {kind} {id_}")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

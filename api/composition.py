@@ -1,0 +1,222 @@
+"""The composition root: which object talks to which. Everything else receives its collaborators.
+
+`assemble` makes the parts, `Assembly.recover` brings records and machine together, `Assembly.close` takes the
+parts down again; containers stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shim.facts.host import read_host_facts
+from shim.network.network import Network, make_network
+from shim.runtimes.oci import OciDriver
+
+from config.loading import LoadedSettings
+from config.models import Settings
+from oci.bundle.inputs import BundleDefaults, Rlimit
+from oci.facts import CgroupDriver
+from shim import cgroups
+from shim.containers.exits import Exits
+from shim.containers.stop import Stops
+from shim.containers.verbs import Containers
+from shim.images.settings import Limits, StoreSettings, Transfer
+from shim.images.store import ImageStore
+from shim.janitor import Janitor
+from shim.kernel.flock import Lock
+from shim.lifecycle.operations import Operations
+from shim.namespaces.pin import Namespaces
+from shim.node import Node
+from shim.paths import Paths
+from shim.pods.verbs import Pods
+from shim.preparation import prepare, retire
+from shim.recovery import recover
+from shim.runtimes.driver import ExitListener
+from shim.runtimes.handlers import Handlers
+from shim.runtimes.probe import probe_handlers
+from shim.runtimes.table import Handler
+from shim.state.store import Store
+
+log = logging.getLogger(__name__)
+
+UNDO_GRACE = 5.0
+"""Seconds that a cancelled operation may take to undo itself at shutdown before the rest goes on."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Assembly:
+    """The parts of one daemon, ready to recover and serve."""
+
+    loaded: LoadedSettings
+    lock: Lock
+    node: Node
+    handlers: Handlers
+    network: Network
+    namespaces: Namespaces
+    images: ImageStore
+    exits: Exits
+    janitor: Janitor
+    pods: Pods
+    containers: Containers
+
+    async def recover(self) -> None:
+        """Make records and machine one, then begin to pay what is owed."""
+        actions = await recover(self.node)
+        for finding in self.node.store.findings:
+            log.warning("state store", extra={"finding": finding})
+        log.info("recovered", extra={"pods": len(self.node.store.pods), "actions": len(actions)})
+        self.janitor.start()
+
+    async def close(self) -> None:
+        """Finish or undo what runs, stop watching, write what is queued. Containers stay."""
+        settings = self.node.settings
+        await self.janitor.close()
+        await self.node.operations.close(grace=float(settings.shutdown_timeout))
+        await self.handlers.close()
+        await self.exits.close()
+        await self.network.close()
+        await self.images.close()
+        empty = not self.node.store.pods and not self.node.store.containers
+        await self.node.store.close()
+        if empty:
+            await asyncio.to_thread(self.namespaces.retire)
+            await asyncio.to_thread(retire, self.node.paths)
+        self.lock.release()
+
+
+async def assemble(loaded: LoadedSettings, *, on_commit: Callable[[int], None] | None = None) -> Assembly:
+    """Make every part from the settings. Raises Busy when another daemon holds the state directory.
+
+    `on_commit` is for fault tests: it is called after each commit of the state store, in its thread.
+    """
+    settings = loaded.settings
+    paths = Paths(state_dir=settings.state_dir, run_dir=settings.run_dir)
+    lock = await asyncio.to_thread(prepare, paths)
+    try:
+        host = await asyncio.to_thread(read_host_facts, driver=_cgroup_driver(settings))
+        table = await probe_handlers(loaded, kernel=host.kernel)
+        store = await Store.open(paths.state_dir, on_commit=on_commit)
+    except BaseException:
+        lock.release()
+        raise
+    namespaces = Namespaces(paths.run_dir)
+    await asyncio.to_thread(namespaces.prepare)
+    network = make_network(settings.network, cache_dir=settings.cni_cache_dir, run_dir=paths.run_dir)
+    await network.start()
+    images = ImageStore(paths.images, records=store, settings=_store_settings(settings))
+    late = _LateListener()
+    drivers = {
+        name: _driver(handler, settings, paths, late, systemd=host.cgroup.driver is CgroupDriver.SYSTEMD)
+        for name, handler in table.handlers.items()
+    }
+    handlers = Handlers(table, drivers)
+    node = Node(
+        settings=settings,
+        paths=paths,
+        host=host,
+        boot_id=await asyncio.to_thread(_boot_id),
+        defaults=_bundle_defaults(settings),
+        store=store,
+        operations=Operations(),
+        handlers=handlers,
+        network=network,
+        namespaces=namespaces,
+        images=images,
+        now=time.time_ns,
+        new_id=lambda: secrets.token_hex(32),
+    )
+    exits, stops = Exits(node), Stops()
+    late.listener = exits.listener
+    return Assembly(
+        loaded=loaded,
+        lock=lock,
+        node=node,
+        handlers=handlers,
+        network=network,
+        namespaces=namespaces,
+        images=images,
+        exits=exits,
+        janitor=Janitor(node, exits, stops),
+        pods=Pods(node, exits, stops),
+        containers=Containers(node, exits, stops),
+    )
+
+
+class _LateListener:
+    """Drivers are made before `Exits`, which needs the node, which needs the drivers."""
+
+    listener: ExitListener
+
+    def __call__(self, *event: object) -> None:
+        self.listener(*event)  # type: ignore[arg-type]
+
+
+def _driver(
+    handler: Handler, settings: Settings, paths: Paths, exits: ExitListener, *, systemd: bool
+) -> OciDriver:
+    return OciDriver(
+        handler,
+        run_dir=paths.run_dir,
+        exits=exits,
+        hierarchies=cgroups.find_hierarchies(),
+        systemd=systemd,
+        monitors=settings.cgroup.monitors or f"/{settings.cgroup.prefix}-monitors",
+        timeout=float(settings.containers.runtime_timeout),
+        exec_drain=float(settings.containers.exec_drain_timeout),
+    )
+
+
+def _cgroup_driver(settings: Settings) -> CgroupDriver | None:
+    return None if settings.cgroup.driver == "auto" else CgroupDriver(settings.cgroup.driver)
+
+
+def _bundle_defaults(settings: Settings) -> BundleDefaults:
+    containers = settings.containers
+    rlimits = {
+        f"RLIMIT_{name.upper()}": Rlimit(soft=limit.soft, hard=limit.hard)
+        for name, limit in containers.default_ulimits.items()
+    }
+    base = BundleDefaults(
+        capabilities=tuple(containers.default_capabilities),
+        seccomp_when_unset=containers.unset_seccomp == "runtime-default",
+    )
+    if not rlimits:
+        return base
+    return BundleDefaults(
+        capabilities=base.capabilities, seccomp_when_unset=base.seccomp_when_unset, rlimits=rlimits
+    )
+
+
+def _store_settings(settings: Settings) -> StoreSettings:
+    images = settings.images
+    return StoreSettings(
+        form=images.layer_form,
+        registry_dirs=tuple(images.registry_dirs),
+        pinned=tuple(images.pinned),
+        isolate_unpack=images.isolate_unpack,
+        limits=Limits(
+            manifest=int(images.max_manifest_size),
+            layers=images.max_layers,
+            ratio=images.max_layer_ratio,
+            image=int(images.max_image_size),
+        ),
+        transfer=Transfer(
+            retries=images.retries,
+            connect_timeout=float(images.connect_timeout),
+            stall_timeout=float(images.stall_timeout),
+            minimum_rate=int(images.minimum_rate),
+            parallel=images.max_parallel_downloads,
+        ),
+        environment={k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
+    )
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

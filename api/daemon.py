@@ -1,0 +1,99 @@
+"""`crispd`: options, start, signals, stop. What it is made of is decided in `api/composition.py`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from api import sockets
+from api.composition import assemble
+from api.logs import configure
+from api.notify import Notifier
+from api.server import Server
+from config.loading import MAIN_FILE, ConfigError, LoadedSettings, load
+from oci.errors import CrispError
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon until a signal; returns the exit status: 0, 1 (cannot run), 2 (configuration)."""
+    options = _parser().parse_args(arguments)
+    try:
+        loaded = load(options.config or MAIN_FILE, required=options.config is not None)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the log is not set up yet
+        return 2
+    configure(loaded.settings.log.level, loaded.settings.log.format)
+    os.umask(0o022)
+    try:
+        asyncio.run(run(loaded))
+    except CrispError as error:
+        log.critical("crispd cannot run", extra={"error": str(error)})
+        return 1
+    return 0
+
+
+async def run(loaded: LoadedSettings, *, on_commit: Callable[[int], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. Raises what keeps the daemon from starting."""
+    started = time.time_ns()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    notifier = Notifier()
+    settings = loaded.settings
+    paths = [*settings.listen, settings.run_socket, settings.admin_socket]
+    await asyncio.to_thread(_claim, paths)
+    assembly = await assemble(loaded, on_commit=on_commit)
+    try:
+        server = Server(assembly, started_at=started)
+        await server.start()
+        try:
+            await assembly.recover()
+            # What was loaded so far lives as long as the daemon: the collector need not walk it again.
+            gc.collect()
+            gc.freeze()
+            server.ready()
+            notifier.ready()
+            log.info("serving", extra={"sockets": ", ".join(map(str, settings.listen)), "pid": os.getpid()})
+            await stop.wait()
+            log.info("stopping")
+            notifier.stopping()
+        finally:
+            await server.stop(grace=float(settings.shutdown_timeout))
+            await notifier.close()
+    finally:
+        await assembly.close()
+
+
+def _claim(paths: Sequence[Path]) -> None:
+    for path in paths:
+        sockets.claim(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="crispd",
+        description="Crisp, a Kubernetes container runtime: serves CRI to kubelet.",
+        epilog="Settings are explained in docs/configuration.md; `crisp config check` checks a file.",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"read this file and the *.toml of conf.d beside it (default: {MAIN_FILE})",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Containers as the services see them: each verb by realm and id, in one place.
+
+Every method is a lookup and a call of the verb's own module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from oci.errors import Absent, CrispError
+from oci.workload import ContainerId, ContainerSpec, PodSpec
+from shim.containers import create, exec, remove, start, stop
+from shim.containers.exits import Exits
+from shim.containers.lookup import all_containers, find_container, get_container
+from shim.containers.stop import Stops
+from shim.containers.target import target
+from shim.node import Node
+from shim.pods.lookup import get_pod
+from shim.records import ContainerRecord, ContainerState
+from shim.runtimes.driver import ExecResult
+from shim.state.codec import encode
+from shim.stats import ContainerUsage, container_usage
+
+
+class Containers:
+    """The verbs of containers. Ids may be prefixes; stop and remove of what does not exist succeed."""
+
+    def __init__(self, node: Node, exits: Exits, stops: Stops) -> None:
+        self._node = node
+        self._exits = exits
+        self._stops = stops
+        # Which results a caller has had, in this daemon's life; see `create` and `start`.
+        self._created: set[ContainerId] = set()
+        self._started: set[ContainerId] = set()
+
+    async def create(
+        self, realm: str, pod_id: str, spec: ContainerSpec, pod_spec: PodSpec, /
+    ) -> ContainerRecord:
+        """CreateContainer. `pod_spec` came with the request; the pod's own record is what counts."""
+        pod = get_pod(self._node.store, realm, pod_id)
+        return await create.create(self._node, pod, spec, self._created)
+
+    async def start(self, realm: str, id_: str, /) -> None:
+        """StartContainer."""
+        await start.start(self._node, self.get(realm, id_).id, self._started)
+
+    async def stop(self, realm: str, id_: str, grace: float, /) -> None:
+        """StopContainer; `grace` in seconds."""
+        record = find_container(self._node.store, realm, id_)
+        if record is not None:
+            await stop.stop(self._node, self._exits, self._stops, record.id, grace=grace)
+
+    async def remove(self, realm: str, id_: str, /) -> None:
+        """RemoveContainer."""
+        record = find_container(self._node.store, realm, id_)
+        if record is not None:
+            await remove.remove(self._node, self._exits, self._stops, record.id)
+            self._created.discard(record.id)
+            self._started.discard(record.id)
+
+    def get(self, realm: str, id_: str, /) -> ContainerRecord:
+        """The record. Raises Absent."""
+        return get_container(self._node.store, realm, id_)
+
+    def all(self, realm: str, /) -> Sequence[ContainerRecord]:
+        """Every container of the realm that was made and not yet removed."""
+        return all_containers(self._node.store, realm)
+
+    async def exec_sync(
+        self, realm: str, id_: str, cmd: tuple[str, ...], limit: float | None, /
+    ) -> ExecResult:
+        """ExecSync; `limit` in seconds."""
+        return await exec.exec_sync(self._node, self.get(realm, id_), cmd, limit=limit)
+
+    async def reopen_log(self, realm: str, id_: str, /) -> None:
+        """ReopenContainerLog."""
+        record = self.get(realm, id_)
+        exec.require_running(record)
+        await self._node.handlers.driver(record.handler).reopen_log(target(self._node.paths, record))
+
+    async def stats(self, realm: str, id_: str, /) -> ContainerUsage:
+        """ContainerStats: of one that does not run only what outlives it."""
+        return await self._usage(self.get(realm, id_))
+
+    async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[ContainerUsage]:
+        """Those of `ids` that run; one that ends meanwhile is left out."""
+        found: list[ContainerUsage] = []
+        for id_ in ids:
+            with suppress(Absent):
+                record = self.get(realm, id_)
+                if record.state is ContainerState.RUNNING:
+                    found.append(await self._usage(record))
+        return found
+
+    async def describe(self, container: ContainerRecord, /) -> Mapping[str, Any]:
+        """The verbose status: process, record and OCI configuration."""
+        path = self._node.paths.container(container.id) / "config.json"
+        spec: Any = None
+        with suppress(OSError, ValueError):
+            spec = json.loads(await asyncio.to_thread(path.read_bytes))
+        return {
+            "sandboxID": container.pod_id,
+            "pid": container.process.pid if container.process is not None else 0,
+            "handler": container.handler,
+            "bundle": str(path.parent),
+            "cgroup": container.cgroup,
+            "fault": container.fault,
+            "config": encode(container.spec),
+            "runtimeSpec": spec,
+        }
+
+    async def _usage(self, record: ContainerRecord) -> ContainerUsage:
+        try:
+            return await container_usage(
+                record, host=self._node.host, directory=self._node.paths.container(record.id)
+            )
+        except CrispError:
+            get_container(self._node.store, record.realm, record.id)  # gone meanwhile: Absent
+            raise

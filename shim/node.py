@@ -1,0 +1,111 @@
+"""The collaborators of the life cycle, as one frozen value that the composition root makes.
+
+Verbs in `shim/pods/` and `shim/containers/` are functions over it. It holds no state of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from config.models import Settings
+from oci.bundle.inputs import BundleDefaults, HandlerTraits
+from oci.cni import NetworkRequest, NetworkResult
+from oci.facts import HostFacts
+from oci.workload import ContainerId, ImageId, NamespaceOptions, PodId
+from shim.lifecycle.operations import Operations
+from shim.paths import Paths
+from shim.records import ImageRecord, PinnedNamespaces
+from shim.rootfs import Rootfs
+from shim.runtimes.driver import Driver
+from shim.state.store import Store
+
+
+class Handlers(Protocol):
+    """Which runtime a handler name means."""
+
+    def driver(self, name: str) -> Driver:
+        """The driver of a handler ("" is the default one). Raises BadInput for an unknown or broken one."""
+        ...
+
+    def traits(self, name: str) -> HandlerTraits:
+        """What that handler can do and what its table entry allows."""
+        ...
+
+
+class Network(Protocol):
+    """Pod networks (`shim/network/`)."""
+
+    def condition(self) -> tuple[bool, str, str]: ...
+
+    async def attach(self, request: NetworkRequest) -> NetworkResult: ...
+
+    async def detach(self, request: NetworkRequest) -> None: ...
+
+
+class Namespaces(Protocol):
+    """Pinned namespaces (`shim/namespaces/`)."""
+
+    def plan(self, pod_id: PodId, options: NamespaceOptions) -> PinnedNamespaces:
+        """Where they will be pinned; nothing is made yet."""
+        ...
+
+    async def pin(
+        self,
+        plan: PinnedNamespaces,
+        options: NamespaceOptions,
+        *,
+        hostname: str,
+        sysctls: Mapping[str, str],
+    ) -> None:
+        """Make them, with host name, loopback and sysctls; on failure some may exist: call `unpin`."""
+        ...
+
+    async def unpin(self, pinned: PinnedNamespaces) -> None:
+        """Remove them; absent is success."""
+        ...
+
+    def intact(self, pinned: PinnedNamespaces) -> bool:
+        """Whether every pinned path still is a namespace."""
+        ...
+
+    async def configure_interfaces(self, pins: PinnedNamespaces, sysctls: Mapping[str, str]) -> None:
+        """Write the sysctls that name an interface, once it is attached."""
+        ...
+
+    def sweep(self) -> Mapping[PodId, PinnedNamespaces]:
+        """What is pinned on the machine, by pod, whatever any record says. Blocking."""
+        ...
+
+
+class Images(Protocol):
+    """The image store (`shim/images/`), as far as containers need it."""
+
+    async def recover(self, containers: Iterable[ContainerId]) -> None: ...
+
+    def find(self, name: str) -> ImageRecord | None: ...
+
+    async def acquire_rootfs(
+        self, container_id: ContainerId, image_id: ImageId, directory: Path
+    ) -> Rootfs: ...
+
+    async def release_rootfs(self, container_id: ContainerId) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    settings: Settings
+    paths: Paths
+    host: HostFacts
+    boot_id: str
+    defaults: BundleDefaults
+    store: Store
+    operations: Operations
+    handlers: Handlers
+    network: Network
+    namespaces: Namespaces
+    images: Images
+    now: Callable[[], int]  # nanoseconds since the epoch
+    new_id: Callable[[], str]  # 64 hex digits, never the same twice

@@ -1,0 +1,73 @@
+"""A pod's own directory: resolv.conf, hosts, hostname, and the tmpfs behind /dev/shm."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from oci.bundle.podfiles import hostname_file, hosts_file, resolv_conf
+
+from oci.bundle.inputs import PodFiles
+from oci.workload import NamespaceMode, PodSpec
+from shim.files import make_private_directory, remove_tree, write_atomic
+from shim.kernel import mount
+from shim.records import PodRecord
+
+_HOST_SHM = "/dev/shm"  # the host's own, which IPC mode NODE shares
+
+
+def effective_hostname(spec: PodSpec, host_name: str) -> str:
+    """The request's host name, or the host's when it names none."""
+    return spec.hostname or host_name
+
+
+def pod_files(pod: PodRecord, directory: Path) -> PodFiles:
+    """Where the pod's shared files lie."""
+    host_ipc = pod.spec.security.namespaces.ipc is NamespaceMode.NODE
+    return PodFiles(
+        hosts=str(directory / "hosts"),
+        hostname=str(directory / "hostname"),
+        resolv_conf=str(directory / "resolv.conf"),
+        shm=_HOST_SHM if host_ipc else str(directory / "shm"),
+    )
+
+
+async def make(spec: PodSpec, directory: Path, *, hostname: str, shm_size: int) -> None:
+    """Write the files and mount the tmpfs; what is half made is undone by `remove`."""
+    await asyncio.to_thread(_make, spec, directory, hostname, shm_size)
+
+
+async def remove(directory: Path) -> None:
+    """Unmount and remove the pod's directory; absent is success."""
+    await asyncio.to_thread(_remove, directory)
+
+
+async def unmount(directory: Path) -> None:
+    """Unmount the pod's /dev/shm and keep the rest; absent is success."""
+    await asyncio.to_thread(mount.unmount, directory / "shm")
+
+
+def _make(spec: PodSpec, directory: Path, hostname: str, shm_size: int) -> None:
+    make_private_directory(directory)
+    host_hosts = _read(Path("/etc/hosts"))
+    host_resolv = _read(Path("/etc/resolv.conf"))
+    # Readable by every user of the containers that they are mounted into.
+    write_atomic(directory / "hosts", hosts_file(host_hosts).encode(), mode=0o644)
+    write_atomic(directory / "hostname", hostname_file(hostname).encode(), mode=0o644)
+    write_atomic(directory / "resolv.conf", resolv_conf(spec.dns, host_resolv).encode(), mode=0o644)
+    if spec.security.namespaces.ipc is not NamespaceMode.NODE:
+        shm = directory / "shm"
+        shm.mkdir(mode=0o755, exist_ok=True)
+        mount.mount_tmpfs(shm, size=shm_size, mode=0o1777)
+
+
+def _remove(directory: Path) -> None:
+    mount.unmount(directory / "shm")
+    remove_tree(directory)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""

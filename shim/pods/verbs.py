@@ -1,0 +1,62 @@
+"""Pods as the services see them: each verb by realm and id, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oci.workload import PodId, PodSpec
+from shim.containers.exits import Exits
+from shim.containers.stop import Stops
+from shim.node import Node
+from shim.pods import run, stop
+from shim.pods.lookup import all_pods, find_pod, get_pod
+from shim.records import PodRecord
+from shim.state.codec import encode
+
+
+class Pods:
+    """The verbs of pods. Ids may be prefixes; stop and remove of what does not exist succeed."""
+
+    def __init__(self, node: Node, exits: Exits, stops: Stops) -> None:
+        self._node = node
+        self._exits = exits
+        self._stops = stops
+        self._delivered: set[PodId] = set()  # whose READY record a caller has had, in this daemon's life
+
+    async def run(self, spec: PodSpec, /, *, realm: str) -> PodRecord:
+        """RunPodSandbox."""
+        return await run.run(self._node, realm, spec, self._delivered)
+
+    async def stop(self, realm: str, id_: str, /) -> None:
+        """StopPodSandbox."""
+        record = find_pod(self._node.store, realm, id_)
+        if record is not None:
+            await stop.stop(self._node, self._exits, self._stops, record.id)
+
+    async def remove(self, realm: str, id_: str, /) -> None:
+        """RemovePodSandbox."""
+        record = find_pod(self._node.store, realm, id_)
+        if record is not None:
+            await stop.remove(self._node, self._exits, self._stops, record.id)
+            self._delivered.discard(record.id)
+
+    def get(self, realm: str, id_: str, /) -> PodRecord:
+        """The record. Raises Absent."""
+        return get_pod(self._node.store, realm, id_)
+
+    def all(self, realm: str, /) -> Sequence[PodRecord]:
+        """Every pod of the realm that was made and not yet removed."""
+        return all_pods(self._node.store, realm)
+
+    async def describe(self, pod: PodRecord, /) -> Mapping[str, Any]:
+        """The verbose status: first process, namespaces, network, and the request."""
+        return {
+            "pid": pod.init.pid if pod.init is not None else 0,
+            "handler": pod.handler,
+            "namespaces": encode(pod.namespaces),
+            "network": encode(pod.network) if pod.network is not None else None,
+            "networkOwed": pod.network_owed,
+            "fault": pod.fault,
+            "config": encode(pod.spec),
+        }

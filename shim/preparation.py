@@ -1,0 +1,47 @@
+"""The two directories of a daemon: made, guarded by a lock, and mounted so that nothing leaks out of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oci.errors import Internal
+from shim.files import make_private_directory
+from shim.kernel import mount
+from shim.kernel.flock import Lock, acquire
+from shim.paths import Paths
+
+
+def prepare(paths: Paths) -> Lock:
+    """Make the directories, take the lock, make the state directory a private mount. Blocking.
+
+    Private, so that the root file systems mounted below it do not spread into every mount namespace of the
+    node and keep it busy. Raises Busy with the pid of a daemon that holds the state already.
+    """
+    try:
+        make_private_directory(paths.state_dir)
+        make_private_directory(paths.run_dir)
+        lock = acquire(paths.state_dir / "lock", what=f"state directory {paths.state_dir}")
+        for directory in (paths.pods, paths.containers, paths.images, paths.logs):
+            make_private_directory(directory)
+        if not paths.state_dir.is_mount():
+            mount.bind(paths.state_dir, paths.state_dir)
+        mount.set_propagation(paths.state_dir, mount.Flag.PRIVATE)
+    except OSError as error:
+        raise Internal(
+            f"cannot prepare {error.filename or paths.state_dir}: {error.strerror} (errno {error.errno});"
+            " crispd runs as root with CAP_SYS_ADMIN"
+        ) from error
+    return lock
+
+
+def retire(paths: Paths) -> None:
+    """Undo the mount for a daemon that keeps no pod; while something is mounted below, it stays. Blocking."""
+    if not any(_entries(paths.pods)) and not any(_entries(paths.containers)):
+        mount.unmount(paths.state_dir)
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,257 @@
+"""Start-up: what the records say is compared with the machine, and the two are made one.
+
+`plan` decides, without looking at anything; `recover` looks, plans and acts. Containers go on running
+meanwhile. Nothing that a record does not know is left of Crisp's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+from oci.errors import CrispError
+from oci.workload import ContainerId, PodId
+from shim.containers.exits import record_exit
+from shim.containers.remove import release as release_container
+from shim.containers.target import target
+from shim.files import remove_tree
+from shim.kernel import mount
+from shim.lifecycle.table import ContainerEvent, PodEvent, next_container_state, next_pod_state
+from shim.node import Node
+from shim.pods import files, init
+from shim.pods.stop import release as release_pod
+from shim.records import ContainerRecord, ContainerState, PodRecord, PodState
+from shim.runtimes.driver import Exit, Observed, Status
+
+log = logging.getLogger(__name__)
+
+
+class Step(Enum):
+    """What recovery does with one object."""
+
+    KEEP = "keep"
+    RUN = "runs"  # the record becomes, or stays, RUNNING
+    END = "ended"  # EXITED with what is known of its end
+    RESET = "not started"  # the start left nothing: CREATED again
+    REMOVE = "remove"  # half made, or half removed
+    DOWN = "not ready"  # a pod whose namespaces are gone
+    STOP = "go on stopping"
+    REMOUNT = "mount again"  # a CREATED container whose root file system went with the last boot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    id: str
+    step: Step
+    observed: Observed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """What the machine shows of a pod."""
+
+    intact: bool  # every pinned namespace is there
+    init_alive: bool  # True where the pod has no first process
+
+
+def plan(
+    pods: Sequence[PodRecord],
+    containers: Sequence[ContainerRecord],
+    pod_views: Mapping[PodId, PodView],
+    observed: Mapping[ContainerId, Observed],
+    mounted: Mapping[ContainerId, bool],
+) -> list[Action]:
+    """What to do with each object, containers before pods. Pure."""
+    actions = [
+        Action(id=c.id, step=_container_step(c, observed, mounted), observed=observed.get(c.id))
+        for c in containers
+    ]
+    actions += [Action(id=p.id, step=_pod_step(p, pod_views)) for p in pods]
+    return [action for action in actions if action.step is not Step.KEEP]
+
+
+def _container_step(
+    record: ContainerRecord, observed: Mapping[ContainerId, Observed], mounted: Mapping[ContainerId, bool]
+) -> Step:
+    match record.state:
+        case ContainerState.CREATING | ContainerState.REMOVING:
+            return Step.REMOVE
+        case ContainerState.CREATED:
+            return Step.KEEP if mounted.get(record.id, False) else Step.REMOUNT
+        case ContainerState.EXITED:
+            return Step.KEEP
+    seen = observed[record.id]
+    if seen.status is Status.RUNNING:
+        return Step.RUN
+    if record.state is ContainerState.STARTING and seen.exit is None and seen.status is not Status.UNKNOWN:
+        return Step.RESET
+    return Step.END
+
+
+def _pod_step(record: PodRecord, views: Mapping[PodId, PodView]) -> Step:
+    match record.state:
+        case PodState.CREATING | PodState.REMOVING:
+            return Step.REMOVE
+        case PodState.STOPPING:
+            return Step.STOP
+        case PodState.READY:
+            view = views[record.id]
+            return Step.KEEP if view.intact and view.init_alive else Step.DOWN
+    return Step.KEEP
+
+
+async def recover(node: Node) -> list[Action]:
+    """Make records and machine one; returns what was done. A failure with one object is logged and kept."""
+    store = node.store
+    await node.images.recover(list(store.containers))
+    pods, containers = list(store.pods.values()), list(store.containers.values())
+    observed = await _observe(node, containers)
+    mounted = {c.id: (node.paths.container(c.id) / "rootfs").is_mount() for c in containers}
+    views = {p.id: await _view(node, p) for p in pods if p.state is PodState.READY}
+    actions = plan(pods, containers, views, observed, mounted)
+    for action in actions:
+        try:
+            await _act(node, action)
+        except CrispError as error:
+            log.error("recovery of one object failed", extra={"id": action.id, "error": str(error)})
+    await _sweep(node)
+    return actions
+
+
+async def _observe(node: Node, containers: Sequence[ContainerRecord]) -> dict[ContainerId, Observed]:
+    asked = [
+        c
+        for c in containers
+        if c.state in (ContainerState.STARTING, ContainerState.RUNNING, ContainerState.UNKNOWN)
+    ]
+    seen = await asyncio.gather(*(_adopt(node, c) for c in asked))
+    return {c.id: s for c, s in zip(asked, seen, strict=True)}
+
+
+async def _adopt(node: Node, record: ContainerRecord) -> Observed:
+    try:
+        return await node.handlers.driver(record.handler).adopt(target(node.paths, record))
+    except CrispError as error:
+        log.error("container cannot be observed", extra={"container": record.id, "error": str(error)})
+        return Observed(status=Status.UNKNOWN, process=record.process)
+
+
+async def _view(node: Node, record: PodRecord) -> PodView:
+    intact = record.boot_id == node.boot_id and node.namespaces.intact(record.namespaces)
+    alive = True
+    if record.init is not None:
+        seen = await node.handlers.driver(record.handler).adopt(init.target(node, record))
+        alive = seen.status is Status.RUNNING
+    return PodView(intact=intact, init_alive=alive)
+
+
+async def _act(node: Node, action: Action) -> None:
+    log.info("recovering", extra={"id": action.id, "step": action.step.value})
+    pod = node.store.pods.get(PodId(action.id))
+    if pod is not None:
+        await _act_on_pod(node, pod, action.step)
+        return
+    record = node.store.containers[ContainerId(action.id)]
+    driver = node.handlers.driver(record.handler)
+    seen = action.observed
+    match action.step:
+        case Step.REMOVE:
+            await _remove_container(node, record)
+        case Step.RUN:
+            assert seen is not None
+            if record.state is ContainerState.RUNNING:
+                return
+            await node.store.put(
+                replace(
+                    record,
+                    state=next_container_state(record.state, ContainerEvent.STARTED),
+                    process=seen.process or record.process,
+                    started_at=record.started_at or node.now(),
+                )
+            )
+        case Step.RESET:
+            await driver.delete(target(node.paths, record))
+            await node.store.put(
+                replace(
+                    record,
+                    state=next_container_state(record.state, ContainerEvent.RESET),
+                    process=None,
+                    monitor=None,
+                )
+            )
+        case Step.END:
+            await _end_container(node, record, seen)
+        case Step.REMOUNT:
+            directory = node.paths.container(record.id)
+            rootfs = await node.images.acquire_rootfs(record.id, record.image_id, directory)
+            await driver.mount_rootfs(directory, rootfs)
+
+
+async def _end_container(node: Node, record: ContainerRecord, seen: Observed | None) -> None:
+    exit_ = seen.exit if seen is not None else None
+    if seen is not None and seen.status is Status.UNKNOWN:
+        await node.store.put(
+            replace(
+                record,
+                state=next_container_state(record.state, ContainerEvent.LOST)
+                if record.state is not ContainerState.UNKNOWN
+                else record.state,
+                message="the runtime cannot be asked about it",
+            )
+        )
+        return
+    if record.state is ContainerState.STARTING and record.started_at == 0:
+        record = replace(record, started_at=record.created_at)
+    await record_exit(node, record, exit_ or Exit(code=None, finished_at=node.now()))
+
+
+async def _remove_container(node: Node, record: ContainerRecord) -> None:
+    removing = replace(
+        record,
+        state=next_container_state(record.state, ContainerEvent.REMOVE),
+        # Whatever the runtime holds of a half-made object is unknown: it is asked.
+        fault=record.fault or "interrupted",
+    )
+    await release_container(node, removing)
+    await node.store.delete(record)
+
+
+async def _act_on_pod(node: Node, pod: PodRecord, step: Step) -> None:
+    match step:
+        case Step.REMOVE:
+            removing = replace(pod, state=next_pod_state(pod.state, PodEvent.REMOVE))
+            removing = await release_pod(node, removing)
+            await files.remove(node.paths.pod(pod.id))
+            await node.store.delete(pod)
+        case Step.DOWN:
+            await node.store.put(replace(pod, state=next_pod_state(pod.state, PodEvent.DIED)))
+        case Step.STOP:
+            # The janitor goes on with it once requests are served.
+            await node.store.put(replace(pod, fault=pod.fault or "interrupted"))
+
+
+async def _sweep(node: Node) -> None:
+    """Remove what carries Crisp's marks and belongs to no record."""
+    pinned = await asyncio.to_thread(node.namespaces.sweep)
+    for pod_id, namespaces in pinned.items():
+        if pod_id not in node.store.pods:
+            log.warning("namespaces of no pod are removed", extra={"pod": pod_id})
+            await node.namespaces.unpin(namespaces)
+    for parent, known in ((node.paths.pods, node.store.pods), (node.paths.containers, node.store.containers)):
+        for directory in await asyncio.to_thread(_strays, parent, set(known)):
+            log.warning("a directory of no record is removed", extra={"path": str(directory)})
+            await asyncio.to_thread(_discard, directory)
+
+
+def _strays(parent: Path, known: set[str]) -> list[Path]:
+    return [path for path in parent.iterdir() if path.name not in known]
+
+
+def _discard(directory: Path) -> None:
+    for name in ("rootfs", "shm", "init/rootfs"):
+        mount.unmount_all(directory / name)
+    remove_tree(directory)
