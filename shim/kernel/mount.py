@@ -101,6 +101,12 @@ def bind(
     mount(source, target, flags=Flag.BIND | (Flag.REC if recursive else _NO_FLAGS))
 
 
+def mount_tmpfs(target: str | Path, *, size: int, mode: int) -> None:
+    """A tmpfs of at most `size` bytes for data alone: nosuid, nodev, noexec. Raises OSError."""
+    flags = Flag.NOSUID | Flag.NODEV | Flag.NOEXEC
+    mount("tmpfs", target, "tmpfs", flags, f"size={size},mode={mode:o}")
+
+
 def set_propagation(target: str | Path, kind: Flag, *, recursive: bool = False) -> None:
     """Make a mount shared, slave, private or unbindable (mount_namespaces(7)). Raises OSError."""
     if kind not in (Flag.SHARED, Flag.SLAVE, Flag.PRIVATE, Flag.UNBINDABLE):
