@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests import leaks, machine
+from tests.images import catalogue, registry
 
 HERE = Path(__file__).resolve().parent
 ROOMS_WITH_REAL_PARTS = frozenset({"component", "fault", "conformance"})
@@ -70,6 +71,19 @@ def prepared_machine() -> Iterator[None]:
         pytest.fail("tests with real parts need root")
     with machine.prepared():
         yield
+
+
+@pytest.fixture(scope="session")
+def image_layout() -> Path:
+    """An OCI layout with every image of tests/images/catalogue.py; only to be read."""
+    return catalogue.written()
+
+
+@pytest.fixture(scope="session")
+def image_registry() -> Iterator[registry.Registry]:
+    """A registry on loopback that has them all; only to be pulled from."""
+    with registry.serving() as running:
+        yield running
 
 
 @pytest.fixture

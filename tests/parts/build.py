@@ -1,7 +1,7 @@
 """Builds a part once and keeps it outside the tree: `python -m tests.parts.build NAME...` prints where.
 
-The cache is `$XDG_CACHE_HOME/crisp-tests`, else `/var/cache/crisp-tests`; a part's directory in it carries its
-version, so another version is another directory. Knows Go's command and the cache, nothing of any part.
+The cache is `$XDG_CACHE_HOME/crisp-tests`, else `/var/cache/crisp-tests`; a part's directory there carries
+its version, so another version is another directory. Knows Go's command and the cache, nothing of any part.
 """
 
 from __future__ import annotations
