@@ -5,9 +5,9 @@ Knows the runtime specification; must not know where the facts came from, nor ho
 
 from oci.bundle.build import OCI_VERSION, build
 from oci.bundle.inputs import (
+    Built,
     BundleDefaults,
     BundleInputs,
-    Built,
     HandlerTraits,
     NamespacePaths,
     PodFiles,
@@ -21,9 +21,9 @@ from oci.bundle.sandbox import sandbox_init
 
 __all__ = [
     "OCI_VERSION",
+    "Built",
     "BundleDefaults",
     "BundleInputs",
-    "Built",
     "HandlerTraits",
     "NamespacePaths",
     "PodFiles",

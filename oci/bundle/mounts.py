@@ -145,15 +145,19 @@ def propagation(field: str, mount: ResolvedMount) -> str:
         if peering is not Peering.SHARED:
             raise BadInput(
                 f"{field}.propagation: BIDIRECTIONAL needs a shared mount, and the one that holds "
-                f"{mount.source.path!r} is {peering.value} (mount --make-rshared makes it so)"
+                f"{mount.source.path!r} is {_word(peering)} (mount --make-rshared makes it so)"
             )
         return "rshared"
-    if peering is Peering.PRIVATE:
+    if peering not in (Peering.SHARED, Peering.SLAVE):
         raise BadInput(
             f"{field}.propagation: HOST_TO_CONTAINER needs a shared or slave mount, and the one that holds "
-            f"{mount.source.path!r} is private (mount --make-rshared makes it shared)"
+            f"{mount.source.path!r} is {_word(peering)} (mount --make-rshared makes it shared)"
         )
     return "rslave"
+
+
+def _word(peering: Peering | None) -> str:
+    return peering.value if peering is not None else "of unknown propagation"
 
 
 def rootfs_propagation(mounts: Iterable[ResolvedMount]) -> str:

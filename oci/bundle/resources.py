@@ -83,7 +83,7 @@ def _memory(asked: Resources, host: HostFacts) -> tuple[dict[str, Any], list[str
         raise BadInput(f"{_FIELD}.memory_swap_limit_in_bytes: {swap} is under -1 or over 2^63-1")
     if 0 < swap < limit:
         raise BadInput(
-            f"{_FIELD}.memory_swap_limit_in_bytes: {swap} is under the limit {limit} of the memory it includes"
+            f"{_FIELD}.memory_swap_limit_in_bytes: {swap} is under the memory limit {limit}, included in it"
         )
     if swap > 0 and not limit:
         raise BadInput(f"{_FIELD}.memory_swap_limit_in_bytes: needs memory_limit_in_bytes, which it includes")

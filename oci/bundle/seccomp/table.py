@@ -109,9 +109,9 @@ ALWAYS = tuple(
 BY_CAPABILITY: Mapping[str, tuple[str, ...]] = {
     "CAP_DAC_READ_SEARCH": ("open_by_handle_at",),
     "CAP_SYS_ADMIN": (
-        "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick",
-        "mount", "mount_setattr", "move_mount", "open_tree", "open_tree_attr", "perf_event_open", "quotactl", "quotactl_fd",
-        "setdomainname", "sethostname", "setns", "syslog", "umount", "umount2", "unshare",
+        "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "mount",
+        "mount_setattr", "move_mount", "open_tree", "open_tree_attr", "perf_event_open", "quotactl",
+        "quotactl_fd", "setdomainname", "sethostname", "setns", "syslog", "umount", "umount2", "unshare",
     ),
     "CAP_SYS_BOOT": ("reboot",),
     "CAP_SYS_CHROOT": ("chroot",),
