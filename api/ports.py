@@ -14,7 +14,7 @@ from oci.registry_auth import Credentials
 from oci.workload import ContainerSpec, PodSpec
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.driver import ExecResult, HandlerFeatures
-from shim.stats import ContainerUsage, ImageStoreUsage
+from shim.stats import ContainerUsage
 
 
 class Pods(Protocol):
@@ -66,10 +66,27 @@ class Images(Protocol):
 
     def all(self) -> Sequence[ImageRecord]: ...
     async def pull(
-        self, reference: str, credentials: Credentials | None, /, *, handler: str
+        self,
+        reference: str,
+        credentials: Credentials | None = None,
+        *,
+        annotations: Mapping[str, str] | None = None,
     ) -> ImageRecord: ...
     async def remove(self, name: str, /) -> None: ...
-    async def filesystem_usage(self) -> ImageStoreUsage: ...
+    async def filesystem_usage(self) -> FilesystemUse: ...
+
+
+class FilesystemUse(Protocol):
+    """What something takes on the file system of `mountpoint` (a str or Path); `timestamp` in ns, not 0."""
+
+    @property
+    def mountpoint(self) -> object: ...
+    @property
+    def used_bytes(self) -> int: ...
+    @property
+    def inodes_used(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,14 +278,3 @@ class AdminVerbs:
     settings: Callable[[], Sequence[Setting]]
     doctor: Callable[[], Awaitable[Sequence[Check]]]
     fsck: Callable[[bool], Awaitable[FsckReport]]  # whether to repair
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RealmVerbs:
-    """Everything one CRI socket needs: which realm it speaks for, and the verbs."""
-
-    realm: str
-    pods: Pods
-    containers: Containers
-    images: Images
-    node: Node

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from api.ports import FilesystemUse
 from api.proto import cri_pb2
 from api.translate import checks
 from oci.errors import BadInput
 from oci.registry_auth import Credentials
 from oci.workload import ImageSpec
 from shim.records import ImageRecord
-from shim.stats import FilesystemUse
 
 # docs of the distribution specification: a name has at most 255 characters, a digest 71 and more.
 _MAX_REFERENCE = 1024
@@ -104,7 +104,7 @@ def details(record: ImageRecord) -> str:
 def filesystem(use: FilesystemUse) -> cri_pb2.FilesystemUsage:
     return cri_pb2.FilesystemUsage(
         timestamp=use.timestamp,
-        fs_id=cri_pb2.FilesystemIdentifier(mountpoint=use.mountpoint),
+        fs_id=cri_pb2.FilesystemIdentifier(mountpoint=str(use.mountpoint)),
         used_bytes=cri_pb2.UInt64Value(value=use.used_bytes),
         inodes_used=cri_pb2.UInt64Value(value=use.inodes_used),
     )

@@ -1,0 +1,159 @@
+"""RuntimeService of CRI for one realm: each method translates, calls one verb, and responds.
+
+Error codes, logging and shielding are not its business (`api/door.py`, `shim/lifecycle/`). What is missing
+here stands in `api/unbuilt.py`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from api.ports import Containers, Images, Node, Pods
+from api.proto import cri_pb2
+from api.translate import containers, filters, node, pods, usage
+from api.translate.container_request import arguments, container_spec
+from api.translate.pod_request import pod_spec
+from oci.errors import BadInput
+
+EXEC_OUTPUT_LIMIT = 16 * 1024 * 1024 - 64 * 1024
+"""Bytes of both streams in one ExecSync answer: a client takes messages of 16 MiB."""
+
+
+class RuntimeService:
+    """Sees and touches only the objects of `realm`."""
+
+    def __init__(self, *, realm: str, pods: Pods, containers: Containers, images: Images, node: Node) -> None:
+        self._realm = realm
+        self._pods = pods
+        self._containers = containers
+        self._images = images
+        self._node = node
+
+    # The runtime itself
+
+    async def version(self, _request: cri_pb2.VersionRequest) -> cri_pb2.VersionResponse:
+        return node.version(self._node.version)
+
+    async def status(self, request: cri_pb2.StatusRequest) -> cri_pb2.StatusResponse:
+        details = await self._node.describe() if request.verbose else {}
+        return node.status(await self._node.status(), details)
+
+    async def runtime_config(self, _request: cri_pb2.RuntimeConfigRequest) -> cri_pb2.RuntimeConfigResponse:
+        return node.runtime_config(systemd_cgroups=self._node.systemd_cgroups)
+
+    # Pod sandboxes
+
+    async def run_pod_sandbox(self, request: cri_pb2.RunPodSandboxRequest) -> cri_pb2.RunPodSandboxResponse:
+        _require(request.HasField("config"), "config: missing")
+        spec = pod_spec(request.config, "config", handler=request.runtime_handler)
+        record = await self._pods.run(spec, realm=self._realm)
+        return cri_pb2.RunPodSandboxResponse(pod_sandbox_id=record.id)
+
+    async def stop_pod_sandbox(
+        self, request: cri_pb2.StopPodSandboxRequest
+    ) -> cri_pb2.StopPodSandboxResponse:
+        await self._pods.stop(self._realm, request.pod_sandbox_id)
+        return cri_pb2.StopPodSandboxResponse()
+
+    async def remove_pod_sandbox(
+        self, request: cri_pb2.RemovePodSandboxRequest
+    ) -> cri_pb2.RemovePodSandboxResponse:
+        await self._pods.remove(self._realm, request.pod_sandbox_id)
+        return cri_pb2.RemovePodSandboxResponse()
+
+    async def pod_sandbox_status(
+        self, request: cri_pb2.PodSandboxStatusRequest
+    ) -> cri_pb2.PodSandboxStatusResponse:
+        record = self._pods.get(self._realm, request.pod_sandbox_id)
+        info = {"info": json.dumps(await self._pods.describe(record))} if request.verbose else {}
+        return cri_pb2.PodSandboxStatusResponse(status=pods.status(record), info=info)
+
+    async def list_pod_sandbox(
+        self, request: cri_pb2.ListPodSandboxRequest
+    ) -> cri_pb2.ListPodSandboxResponse:
+        found = filters.pods(self._pods.all(self._realm), request.filter)
+        return cri_pb2.ListPodSandboxResponse(items=[pods.listed(record) for record in found])
+
+    # Containers
+
+    async def create_container(
+        self, request: cri_pb2.CreateContainerRequest
+    ) -> cri_pb2.CreateContainerResponse:
+        _require(request.HasField("config"), "config: missing")
+        _require(request.HasField("sandbox_config"), "sandbox_config: missing")
+        spec = container_spec(request.config, "config")
+        of_pod = pod_spec(request.sandbox_config, "sandbox_config")
+        record = await self._containers.create(self._realm, request.pod_sandbox_id, spec, of_pod)
+        return cri_pb2.CreateContainerResponse(container_id=record.id)
+
+    async def start_container(self, request: cri_pb2.StartContainerRequest) -> cri_pb2.StartContainerResponse:
+        await self._containers.start(self._realm, request.container_id)
+        return cri_pb2.StartContainerResponse()
+
+    async def stop_container(self, request: cri_pb2.StopContainerRequest) -> cri_pb2.StopContainerResponse:
+        await self._containers.stop(self._realm, request.container_id, float(max(request.timeout, 0)))
+        return cri_pb2.StopContainerResponse()
+
+    async def remove_container(
+        self, request: cri_pb2.RemoveContainerRequest
+    ) -> cri_pb2.RemoveContainerResponse:
+        await self._containers.remove(self._realm, request.container_id)
+        return cri_pb2.RemoveContainerResponse()
+
+    async def container_status(
+        self, request: cri_pb2.ContainerStatusRequest
+    ) -> cri_pb2.ContainerStatusResponse:
+        record = self._containers.get(self._realm, request.container_id)
+        info = {"info": json.dumps(await self._containers.describe(record))} if request.verbose else {}
+        return cri_pb2.ContainerStatusResponse(status=containers.status(record, self._images.find), info=info)
+
+    async def list_containers(self, request: cri_pb2.ListContainersRequest) -> cri_pb2.ListContainersResponse:
+        found = filters.containers(self._containers.all(self._realm), request.filter)
+        return cri_pb2.ListContainersResponse(containers=[containers.listed(record) for record in found])
+
+    async def reopen_container_log(
+        self, request: cri_pb2.ReopenContainerLogRequest
+    ) -> cri_pb2.ReopenContainerLogResponse:
+        await self._containers.reopen_log(self._realm, request.container_id)
+        return cri_pb2.ReopenContainerLogResponse()
+
+    # Processes
+
+    async def exec_sync(self, request: cri_pb2.ExecSyncRequest) -> cri_pb2.ExecSyncResponse:
+        _require(len(request.cmd) > 0, "cmd: empty")
+        command = arguments(request.cmd, "cmd")
+        limit = float(request.timeout) if request.timeout > 0 else None
+        result = await self._containers.exec_sync(self._realm, request.container_id, command, limit)
+        stdout, stderr = fit(result.stdout, result.stderr)
+        return cri_pb2.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=result.exit_code)
+
+    # Usage
+
+    async def container_stats(self, request: cri_pb2.ContainerStatsRequest) -> cri_pb2.ContainerStatsResponse:
+        record = self._containers.get(self._realm, request.container_id)
+        read = await self._containers.stats(self._realm, record.id)
+        return cri_pb2.ContainerStatsResponse(stats=usage.container_stats(record, read))
+
+    async def list_container_stats(
+        self, request: cri_pb2.ListContainerStatsRequest
+    ) -> cri_pb2.ListContainerStatsResponse:
+        found = {
+            record.id: record for record in filters.running(self._containers.all(self._realm), request.filter)
+        }
+        read = await self._containers.all_stats(self._realm, list(found))
+        return cri_pb2.ListContainerStatsResponse(
+            stats=[usage.container_stats(found[one.id], one) for one in read]
+        )
+
+
+def fit(stdout: bytes, stderr: bytes, *, limit: int = EXEC_OUTPUT_LIMIT) -> tuple[bytes, bytes]:
+    """Both streams cut so that they fit into one answer; a short one leaves its room to the other."""
+    half = limit // 2
+    for_stdout = max(half, limit - len(stderr))
+    for_stderr = max(half, limit - len(stdout))
+    return stdout[:for_stdout], stderr[:for_stderr]
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise BadInput(otherwise)
