@@ -7,6 +7,7 @@ restarts the daemon.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -114,7 +115,9 @@ def _read(file: Path, problems: list[Problem], *, may_be_absent: bool) -> _Docum
 
     try:
         # not blocking: a fifo of that name must not hold the daemon's start
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        with io.BufferedReader(
+            io.FileIO(file, opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK))
+        ) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 refuse("cannot be read: it is not a regular file")
                 return None
@@ -132,7 +135,9 @@ def _read(file: Path, problems: list[Problem], *, may_be_absent: bool) -> _Docum
     try:
         text = raw.decode()
         content = tomllib.loads(text)
-        return _Document(file=file, content=content, lines=key_lines(text))
+        document = _Document(file=file, content=content, lines=key_lines(text))
+        problems += _problems_of(document)
+        return document
     except UnicodeDecodeError as error:
         refuse(f"is not UTF-8: {error.reason}", raw.count(b"\n", 0, error.start) + 1)
     except tomllib.TOMLDecodeError as error:
@@ -162,7 +167,6 @@ def _merge(
     merged: dict[str, Any] = {}
     origins: dict[KeyPath, Origin] = {}
     for document in documents:
-        problems += _problems_of(document)
         _merge_table(merged, document.content, (), document, origins)
     settings = None
     try:

@@ -22,8 +22,8 @@ def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "5", "5 s", "s", "-5s", "5sec", "5M", "5S", "1e3s", "5s ", "1s1s", "30s1m", "5,5s", "٣s", "inf", "nan",
-        "5s3", "1234567890123456789s",
+        "", "5", "5 s", "s", "-5s", "5sec", "5M", "5S", "1e3s", "5s ", "1s1s", "30s1m", "5,5s", "٣s",
+        "inf", "nan", "5s3", "1234567890123456789s",
     ],
 )  # fmt: skip
 def test_a_duration_written_otherwise_is_refused_with_the_units_that_there_are(text: str) -> None:
