@@ -93,6 +93,5 @@ class SourceFacts:
 
     path: str
     is_directory: bool
-    peering: Peering
-    file_system: str = ""  # type of the mount that holds it: "ext4", "proc", ...
-    mount_flags: tuple[str, ...] = ()  # of the mount that holds it: "ro", "nosuid", "noexec", ...
+    peering: Peering | None = None  # None: not looked at, because the request does not propagate
+    file_system: str = ""  # type of the mount that holds it ("ext4", "proc"), "" when not looked at
