@@ -1,14 +1,25 @@
-"""What containers and file systems use, as values; how the numbers are read is not known here.
+"""What containers and file systems use, as values, and the reading of them.
 
 Times are nanoseconds since the Unix epoch, taken when the numbers were read. None means that this kernel,
-cgroup version or runtime does not say; it is never an estimate.
+cgroup version or runtime does not say; it is never an estimate. What the kernel's texts mean is
+`oci/cgroup.py`'s to know.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from oci import cgroup
+from oci.facts import HostFacts
 from oci.workload import ContainerId
+from shim.facts.reading import text
+from shim.records import ContainerRecord, ContainerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,3 +103,177 @@ class ImageStoreUsage:
 
     images: FilesystemUse
     containers: FilesystemUse
+
+
+_MOST_ENTRIES = 1_000_000
+"""Of one writable layer; a larger one is not counted, since half a count would be an estimate."""
+
+
+async def container_usage(record: ContainerRecord, *, host: HostFacts, directory: Path) -> ContainerUsage:
+    """What one container uses now; of one that does not run only its writable layer.
+
+    `directory` is the container's own (the layer is `upper` in it). Missing files make parts None, never an
+    error. Runs in a thread.
+    """
+    return (await container_usages([(record, directory)], host=host))[0]
+
+
+async def container_usages(
+    containers: Sequence[tuple[ContainerRecord, Path]], *, host: HostFacts
+) -> list[ContainerUsage]:
+    """`container_usage` of many, in their order, with one hop to a thread for all of them."""
+    return await asyncio.to_thread(_usages, containers, host)
+
+
+def _usages(containers: Sequence[tuple[ContainerRecord, Path]], host: HostFacts) -> list[ContainerUsage]:
+    return [read_container(record, directory, host) for record, directory in containers]
+
+
+def read_container(record: ContainerRecord, directory: Path, host: HostFacts) -> ContainerUsage:
+    """As `container_usage`. Blocking."""
+    layer = read_layer(directory / "upper", mountpoint=directory.parent)
+    if record.state is not ContainerState.RUNNING or not record.cgroup:
+        return ContainerUsage(id=record.id, writable_layer=layer)
+    return ContainerUsage(
+        id=record.id,
+        cpu=read_cpu(record.cgroup, host),
+        memory=read_memory(record.cgroup, host),
+        swap=read_swap(record.cgroup, host),
+        io=read_io(record.cgroup, host),
+        writable_layer=layer,
+    )
+
+
+class _Group:
+    """The files of one cgroup in the hierarchy of one controller; an absent file reads as ""."""
+
+    def __init__(self, path: str, controller: str, host: HostFacts) -> None:
+        # On version 2 the mount is one, and cpu.stat is there without the controller.
+        mounts = host.cgroup.mounts
+        mount = mounts.get(controller) or (
+            next(iter(mounts.values()), "") if host.cgroup.version == 2 else ""
+        )
+        self._directory = f"{mount}/{path.strip('/')}" if mount else ""
+
+    def __call__(self, name: str) -> str:
+        return (text(f"{self._directory}/{name}") or "") if self._directory else ""
+
+
+def read_cpu(path: str, host: HostFacts) -> CpuUse | None:
+    """CPU time of the cgroup at `path`, below the mounts; None when it is gone. Blocking."""
+    if host.cgroup.version == 2:
+        group = _Group(path, "cpu", host)
+        usage, stall = cgroup.cpu_v2(group("cpu.stat")), _pressure(group("cpu.pressure"))
+    else:
+        usage, stall = cgroup.cpu_v1(_Group(path, "cpuacct", host)("cpuacct.usage")), None
+    if usage is None:
+        return None
+    return CpuUse(timestamp=time.time_ns(), usage_core_nano_seconds=usage.total, pressure=stall)
+
+
+def _memory(path: str, host: HostFacts) -> cgroup.MemoryUsage | None:
+    group = _Group(path, "memory", host)
+    if host.cgroup.version == 2:
+        return cgroup.memory_v2(
+            group("memory.current"), stat=group("memory.stat"), maximum=group("memory.max")
+        )
+    return cgroup.memory_v1(
+        group("memory.usage_in_bytes"),
+        stat=group("memory.stat"),
+        maximum=group("memory.limit_in_bytes"),
+    )
+
+
+def read_memory(path: str, host: HostFacts) -> MemoryUse | None:
+    """Memory of the cgroup at `path`, below the mounts; None when it is gone. Blocking."""
+    usage = _memory(path, host)
+    if usage is None:
+        return None
+    return MemoryUse(
+        timestamp=time.time_ns(),
+        working_set=usage.working_set,
+        available=usage.available,
+        usage=usage.usage,
+        rss=usage.rss,
+        page_faults=usage.page_faults,
+        major_page_faults=usage.major_page_faults,
+        pressure=_pressure(_Group(path, "memory", host)("memory.pressure"))
+        if host.cgroup.version == 2
+        else None,
+    )
+
+
+def read_swap(path: str, host: HostFacts) -> SwapUse | None:
+    """Swap of the cgroup at `path`; None without swap accounting. Blocking."""
+    group = _Group(path, "memory", host)
+    if host.cgroup.version == 2:
+        usage = cgroup.swap_v2(group("memory.swap.current"), maximum=group("memory.swap.max"))
+    else:
+        # The counters of version 1 include the memory: what remains of them is swap.
+        memory = cgroup.memory_v1(
+            group("memory.usage_in_bytes"), stat="", maximum=group("memory.limit_in_bytes")
+        )
+        usage = None
+        if memory is not None:
+            usage = cgroup.swap_v1(
+                memory,
+                memsw_usage=group("memory.memsw.usage_in_bytes"),
+                memsw_limit=group("memory.memsw.limit_in_bytes"),
+            )
+    if usage is None:
+        return None
+    return SwapUse(timestamp=time.time_ns(), available=usage.available, usage=usage.usage)
+
+
+def read_io(path: str, host: HostFacts) -> IoUse | None:
+    """IO pressure of the cgroup at `path`; None on version 1 and without PSI. Blocking."""
+    stall = _pressure(_Group(path, "io", host)("io.pressure")) if host.cgroup.version == 2 else None
+    return None if stall is None else IoUse(timestamp=time.time_ns(), pressure=stall)
+
+
+def _pressure(content: str) -> Pressure | None:
+    seen = cgroup.pressure(content)
+    if seen is None:
+        return None
+    full, some = (
+        PressureLine(total=line.total, avg10=line.avg10, avg60=line.avg60, avg300=line.avg300)
+        for line in (seen.full, seen.some)
+    )
+    return Pressure(full=full, some=some)
+
+
+def read_layer(directory: Path, *, mountpoint: Path) -> FilesystemUse | None:
+    """Bytes on disk and inodes below `directory`, each inode once, other file systems left out.
+
+    None when the directory is absent, cannot be read or holds over a million entries. Blocking.
+    """
+    try:
+        top = directory.lstat()
+    except OSError:
+        return None
+    used, linked, inodes = top.st_blocks * 512, set[int](), 1
+    pending = [str(directory)]
+    while pending:
+        try:
+            entries = os.scandir(pending.pop())
+        except OSError:
+            continue  # removed while we look
+        with entries:
+            for entry in entries:
+                try:
+                    seen = entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue
+                if seen.st_dev != top.st_dev or seen.st_ino in linked:
+                    continue
+                if stat.S_ISDIR(seen.st_mode):
+                    pending.append(entry.path)
+                elif seen.st_nlink > 1:
+                    linked.add(seen.st_ino)
+                used += seen.st_blocks * 512
+                inodes += 1
+                if inodes > _MOST_ENTRIES:
+                    return None
+    return FilesystemUse(
+        timestamp=time.time_ns(), mountpoint=str(mountpoint), used_bytes=used, inodes_used=inodes
+    )
