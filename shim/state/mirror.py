@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shim.files import write_atomic
+from shim.files import make_private_directory, write_atomic
 
 NAME = "record.json"
 
@@ -62,7 +62,8 @@ class Mirror:
         try:
             write_atomic(path, data)
         except FileNotFoundError:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (path.parent.parent, path.parent):
+                make_private_directory(directory)
             write_atomic(path, data)
 
     def remove(self, kind: str, id_: str) -> None:

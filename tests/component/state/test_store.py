@@ -1,0 +1,281 @@
+"""The state store on a real disk: durable, readable, rebuilt from copies when it is damaged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from oci.errors import Internal
+from oci.image import ImageConfig
+from oci.workload import (
+    ContainerId,
+    ContainerMetadata,
+    ContainerSpec,
+    ImageId,
+    ImageSpec,
+    PodId,
+    PodMetadata,
+    PodSpec,
+)
+from shim.records import ContainerRecord, ContainerState, ImageRecord, LayerRecord, PodRecord, PodState
+from shim.state.store import Change, Record, Store
+
+
+def pod(number: int, *, state: PodState = PodState.READY) -> PodRecord:
+    return PodRecord(
+        id=PodId(f"{number:064x}"),
+        realm="kubelet",
+        spec=PodSpec(
+            metadata=PodMetadata(name=f"pod-{number}", namespace="default", uid=str(number)),
+            annotations={"filler": "x" * 700},
+        ),
+        state=state,
+        created_at=1,
+        handler="runc",
+    )
+
+
+def container(number: int) -> ContainerRecord:
+    return ContainerRecord(
+        id=ContainerId(f"c{number:063x}"),
+        pod_id=PodId(f"{number:064x}"),
+        realm="kubelet",
+        spec=ContainerSpec(metadata=ContainerMetadata(name="main"), image=ImageSpec(image="busybox")),
+        state=ContainerState.RUNNING,
+        created_at=2,
+        handler="runc",
+        image_id=ImageId("sha256:" + "1" * 64),
+    )
+
+
+def image() -> ImageRecord:
+    return ImageRecord(
+        id=ImageId("sha256:" + "1" * 64),
+        tags=("docker.io/library/busybox:latest",),
+        digests=(),
+        manifest_digest="sha256:" + "2" * 64,
+        config=ImageConfig(cmd=("sh",)),
+        layers=("sha256:" + "3" * 64,),
+        size=5,
+    )
+
+
+RECORDS: list[Record] = [
+    *(pod(n) for n in range(20)),
+    *(container(n) for n in range(20)),
+    image(),
+    LayerRecord(diff_id="sha256:" + "3" * 64, form="erofs", size=9, inodes=3, created_at=1),
+]
+
+
+def row_key(record: Record) -> bytes:
+    """How a row begins in the file: kind and id stand side by side there."""
+    match record:
+        case PodRecord():
+            return f"pod{record.id}".encode()
+        case ContainerRecord():
+            return f"container{record.id}".encode()
+        case ImageRecord():
+            return f"image{record.id}".encode()
+        case LayerRecord():
+            return f"layer{record.diff_id}".encode()
+
+
+def contents(store: Store) -> list[Record]:
+    kinds = (store.pods, store.containers, store.images, store.layers)
+    return [record for kind in kinds for record in sorted(kind.values(), key=repr)]
+
+
+async def fill(directory: Path) -> None:
+    store = await Store.open(directory)
+    await asyncio.gather(*(store.put(record) for record in RECORDS))
+    await store.close()
+
+
+async def read(directory: Path) -> tuple[list[Record], list[str]]:
+    store = await Store.open(directory)
+    found, findings = contents(store), store.findings
+    await store.close()
+    return found, findings
+
+
+EXPECTED = sorted(RECORDS[:20], key=repr) + sorted(RECORDS[20:40], key=repr) + RECORDS[40:]
+
+
+def test_what_was_put_is_there_after_a_restart(tmp_path: Path) -> None:
+    asyncio.run(fill(tmp_path))
+    assert asyncio.run(read(tmp_path)) == (EXPECTED, [])
+
+
+def test_what_was_deleted_is_gone_with_its_copy(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = await Store.open(tmp_path)
+        await store.put(pod(1))
+        await store.put(pod(2))
+        await store.delete(pod(1))
+        await store.close()
+
+    asyncio.run(main())
+    assert asyncio.run(read(tmp_path)) == ([pod(2)], [])
+    assert [p.name for p in (tmp_path / "pods").iterdir()] == [pod(2).id]
+
+
+def test_changes_are_told_in_the_order_of_their_commits_with_before_and_after(tmp_path: Path) -> None:
+    async def main() -> list[Change]:
+        store = await Store.open(tmp_path)
+        seen: list[Change] = []
+        stop = store.subscribe(seen.append)
+        await store.put(pod(1, state=PodState.CREATING))
+        await store.put(pod(1))
+        await store.delete(pod(1))
+        stop()
+        await store.put(pod(2))
+        await store.close()
+        return seen
+
+    assert asyncio.run(main()) == [
+        Change(1, None, pod(1, state=PodState.CREATING)),
+        Change(2, pod(1, state=PodState.CREATING), pod(1)),
+        Change(3, pod(1), None),
+    ]
+
+
+def test_waiting_changes_share_a_transaction(tmp_path: Path) -> None:
+    async def main() -> int:
+        commits: list[int] = []
+        store = await Store.open(tmp_path, on_commit=commits.append)
+        await asyncio.gather(*(store.put(pod(n)) for n in range(200)))
+        await store.close()
+        return len(commits)
+
+    assert asyncio.run(main()) < 100
+
+
+def test_a_cancelled_writer_changes_nothing_about_the_write(tmp_path: Path) -> None:
+    async def main() -> list[Record]:
+        store = await Store.open(tmp_path)
+        writer = asyncio.create_task(store.put(pod(1)))
+        await asyncio.sleep(0)
+        writer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writer
+        await store.put(pod(2))
+        found = contents(store)
+        await store.close()
+        return found
+
+    assert asyncio.run(main()) == [pod(1), pod(2)]
+
+
+def test_every_page_overwritten_one_copy_after_the_other_loses_nothing(tmp_path: Path) -> None:
+    asyncio.run(fill(tmp_path))
+    path = tmp_path / "state.db"
+    whole = path.read_bytes()
+    pages = len(whole) // 4096
+    assert pages > 5
+    for page in range(pages):
+        for filler in (b"\x00", b"\xa5"):
+            path.write_bytes(whole[: page * 4096] + filler * 4096 + whole[(page + 1) * 4096 :])
+            assert asyncio.run(read(tmp_path))[0] == EXPECTED, f"page {page} filled with {filler!r}"
+
+
+def test_a_flipped_byte_in_any_record_is_found_and_repaired(tmp_path: Path) -> None:
+    asyncio.run(fill(tmp_path))
+    path = tmp_path / "state.db"
+    for record in RECORDS:
+        key = row_key(record)
+        data = bytearray(path.read_bytes())
+        place = data.index(key) + len(key) + 12
+        data[place] ^= 0x20
+        path.write_bytes(data)
+        found, findings = asyncio.run(read(tmp_path))
+        assert found == EXPECTED
+        assert findings, f"the flip in {key!r} at {place} was not noticed"
+        for left in tmp_path.glob("state.db.damaged-*"):
+            left.unlink()
+
+
+def test_a_database_that_is_gone_or_is_none_is_rebuilt_from_the_copies(tmp_path: Path) -> None:
+    asyncio.run(fill(tmp_path))
+    (tmp_path / "state.db").write_bytes(b"this is no database, not at all" * 200)
+    found, findings = asyncio.run(read(tmp_path))
+    assert found == EXPECTED
+    assert "file is not a database" in findings[0]
+    assert len(list(tmp_path.glob("state.db.damaged-*"))) == 1
+    (tmp_path / "state.db").unlink()
+    assert asyncio.run(read(tmp_path))[0] == EXPECTED
+
+
+def test_a_damaged_copy_beside_a_whole_database_is_reported_and_healed_by_the_next_write(
+    tmp_path: Path,
+) -> None:
+    asyncio.run(fill(tmp_path))
+    copy = tmp_path / "pods" / pod(3).id / "record.json"
+    copy.write_bytes(copy.read_bytes()[:40])
+    assert asyncio.run(read(tmp_path)) == (EXPECTED, [f"{copy}: record copy is damaged"])
+    asyncio.run(fill(tmp_path))
+    assert asyncio.run(read(tmp_path)) == (EXPECTED, [])
+
+
+def test_a_record_damaged_in_both_places_is_the_only_one_lost(tmp_path: Path) -> None:
+    asyncio.run(fill(tmp_path))
+    lost = pod(7)
+    (tmp_path / "pods" / lost.id / "record.json").write_bytes(b"")
+    path = tmp_path / "state.db"
+    data = bytearray(path.read_bytes())
+    data[data.index(row_key(lost)) + 100] ^= 1
+    path.write_bytes(data)
+    found, findings = asyncio.run(read(tmp_path))
+    assert found == [record for record in EXPECTED if record != lost]
+    assert any(lost.id in finding for finding in findings)
+
+
+def test_members_and_kinds_of_a_newer_release_are_kept(tmp_path: Path) -> None:
+    async def write_newer() -> None:
+        store = await Store.open(tmp_path)
+        await store.put(pod(1))
+        await store.close()
+        copy = json.loads((tmp_path / "pods" / pod(1).id / "record.json").read_bytes())
+        body = json.loads(copy["body"]) | {"colour": "blue"}
+        from shim.state.mirror import Mirror, Row
+
+        Mirror(tmp_path).write(Row("pod", pod(1).id, 50, json.dumps(body).encode()))
+        Mirror(tmp_path).write(Row("device", "d1", 51, b'{"any": "thing"}'))
+
+    async def rewrite() -> list[str]:
+        store = await Store.open(tmp_path)
+        assert contents(store) == [pod(1)]
+        await store.put(pod(1, state=PodState.NOTREADY))
+        await store.close()
+        return store.findings
+
+    asyncio.run(write_newer())
+    assert any("'device' is not known here, it is kept" in finding for finding in asyncio.run(rewrite()))
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        rows = {kind: json.loads(body) for kind, body in connection.execute("SELECT kind, body FROM records")}
+    connection.close()
+    assert rows["pod"]["colour"] == "blue"
+    assert rows["pod"]["state"] == "notready"
+    assert rows["device"] == {"any": "thing"}
+
+
+def test_a_closed_store_refuses_to_write(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = await Store.open(tmp_path)
+        await store.close()
+        with pytest.raises(Internal, match="closed"):
+            await store.put(pod(1))
+
+    asyncio.run(main())
+
+
+def test_state_is_for_root_only(tmp_path: Path) -> None:
+    os.umask(0o022)
+    asyncio.run(fill(tmp_path))
+    assert (tmp_path / "pods").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "pods" / pod(1).id / "record.json").stat().st_mode & 0o077 == 0
