@@ -172,4 +172,4 @@ def _table_at(path: KeyPath) -> type[Table] | None:
 
 def _escape(text: str) -> str:
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-    return "".join(char if char.isprintable() else f"\\u{ord(char):04X}" for char in quoted)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08X}" for char in quoted)

@@ -53,13 +53,13 @@ def parse_version(text: str) -> RuntimeVersion:
     Raises BadInput where the first line has no version: then it is no OCI runtime.
     """
     lines = text.strip().splitlines()
-    first = re.match(r"(\S+)\s*(?:version|:)?\s+v?([0-9A-Za-z][\w.+~:-]*)", lines[0]) if lines else None
+    first = re.match(r"([^\s:]+)\s*(?:version:?|:)?\s+v?([0-9A-Za-z][\w.+~:-]*)", lines[0]) if lines else None
     if first is None or not re.search(r"\d", first[2]):
         shown = lines[0][:80] if lines else ""
         raise BadInput(f"--version printed {shown!r}, which names no version")
     spec = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("spec:")), "")
     built_with = frozenset(re.findall(r"(?<!\S)\+([A-Z0-9_]+)(?!\S)", text))
-    return RuntimeVersion(name=first[1].rstrip(":"), version=first[2], spec=spec, built_with=built_with)
+    return RuntimeVersion(name=first[1], version=first[2], spec=spec, built_with=built_with)
 
 
 def assumed_features(version: RuntimeVersion) -> HandlerFeatures:
