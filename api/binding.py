@@ -6,6 +6,7 @@ can be forgotten: what has neither a method nor a line in the table of unbuilt c
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -20,8 +21,9 @@ from oci.errors import Unsupported
 
 
 def snake(name: str) -> str:
-    """ "RunPodSandbox" -> "run_pod_sandbox"."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    """ "RunPodSandbox" -> "run_pod_sandbox", "Import" -> "import_"."""
+    words = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    return f"{words}_" if keyword.iskeyword(words) else words
 
 
 def bind(

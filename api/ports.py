@@ -5,7 +5,7 @@ The composition root passes objects that have these methods. Nothing here knows 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -152,87 +152,6 @@ class DaemonInfo:
     realms: Mapping[str, tuple[str, ...]]  # name -> paths of its CRI sockets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
-    """`record`, `request` and `spec` are JSON texts; `spec` is "" where there is none."""
-
-    kind: str
-    realm: str
-    id: str
-    record: str
-    request: str
-    spec: str
-    directory: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One entry of the store's change feed; `state` is the state entered, or "removed"."""
-
-    sequence: int
-    time: int
-    kind: str  # "pod", "container", "image"
-    realm: str
-    id: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerState:
-    digest: str
-    received: int  # compressed bytes
-    size: int
-    state: str  # "waiting", "fetching", "present", "ready"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PullState:
-    """The whole picture of a pull; the last one has `image_id`."""
-
-    stage: str
-    endpoint: str = ""
-    layers: tuple[LayerState, ...] = ()
-    image_id: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A place from which an image would be pulled. `credentials` says where they come from, never what."""
-
-    url: str
-    origin: str
-    credentials: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PullPlan:
-    reference: str
-    endpoints: tuple[Endpoint, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandlerInfo:
-    """A line of the handler table, usable or not (`problem` says why)."""
-
-    name: str
-    kind: str
-    binary: str
-    version: str = ""
-    is_default: bool = False
-    problem: str = ""
-    features: HandlerFeatures = HandlerFeatures()
-    origin: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """A dotted key, its value as TOML, and file and line or "default"."""
-
-    key: str
-    value: str
-    origin: str
-
-
 class Verdict(Enum):
     OK = "ok"
     WARNING = "warning"
@@ -260,21 +179,3 @@ class Finding:
 class FsckReport:
     examined: int
     findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdminVerbs:
-    """The admin service's collaborators, one callable a method. `realm` "" means every realm."""
-
-    daemon: Callable[[], DaemonInfo]
-    pods: Callable[[str], Sequence[PodRecord]]
-    containers: Callable[[str], Sequence[ContainerRecord]]
-    inspect: Callable[[str, str], Awaitable[Inspection]]  # realm, id; raises Absent
-    events: Callable[[str], AsyncIterator[Change]]
-    import_image: Callable[[str, tuple[str, ...]], Awaitable[Sequence[ImageRecord]]]  # path, names
-    pull: Callable[[str, Credentials | None, str], AsyncIterator[PullState]]  # reference, who, handler
-    explain_pull: Callable[[str], Awaitable[PullPlan]]
-    handlers: Callable[[], Sequence[HandlerInfo]]
-    settings: Callable[[], Sequence[Setting]]
-    doctor: Callable[[], Awaitable[Sequence[Check]]]
-    fsck: Callable[[bool], Awaitable[FsckReport]]  # whether to repair

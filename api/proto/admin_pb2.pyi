@@ -75,6 +75,7 @@ class DaemonResponse(_message.Message):
     STATE_DIRECTORY_FIELD_NUMBER: _builtins.int
     RUN_DIRECTORY_FIELD_NUMBER: _builtins.int
     REALMS_FIELD_NUMBER: _builtins.int
+    RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     pid: _builtins.int
     started_at: _builtins.int
@@ -82,6 +83,8 @@ class DaemonResponse(_message.Message):
     """0 while recovery runs."""
     state_directory: _builtins.str
     run_directory: _builtins.str
+    resident_bytes: _builtins.int
+    """Memory that the daemon holds now, in bytes."""
     @_builtins.property
     def realms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Realm]: ...
     def __init__(
@@ -94,10 +97,11 @@ class DaemonResponse(_message.Message):
         state_directory: _builtins.str = ...,
         run_directory: _builtins.str = ...,
         realms: _abc.Iterable[Global___Realm] | None = ...,
+        resident_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid", "ready_at", b"ready_at", "realms", b"realms", "run_directory", b"run_directory", "started_at", b"started_at", "state_directory", b"state_directory", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid", "ready_at", b"ready_at", "realms", b"realms", "resident_bytes", b"resident_bytes", "run_directory", b"run_directory", "started_at", b"started_at", "state_directory", b"state_directory", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -503,14 +507,15 @@ class Event(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Grows by one with every change of the store; a gap says that this watcher was too slow."""
+    """Grows with every change of the store, those of other kinds included."""
     time: _builtins.int
+    """When the daemon announced it."""
     kind: _builtins.str
     """"pod", "container" or "image"."""
     realm: _builtins.str
     id: _builtins.str
     state: _builtins.str
-    """The state entered, or "removed"."""
+    """The state entered; for images "present". "removed" at the end."""
     def __init__(
         self,
         *,
@@ -608,25 +613,21 @@ class PullRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: _builtins.int
-    HANDLER_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
-    handler: _builtins.str
-    """Empty pulls for the default handler."""
     username: _builtins.str
     password: _builtins.str
     def __init__(
         self,
         *,
         reference: _builtins.str = ...,
-        handler: _builtins.str = ...,
         username: _builtins.str = ...,
         password: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler", "password", b"password", "reference", b"reference", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "reference", b"reference", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -640,12 +641,26 @@ class PullProgress(_message.Message):
 
     STAGE_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """What is being done now, for people."""
+    """"manifest", "layers", "commit"."""
     endpoint: _builtins.str
-    """The endpoint in use, after mirrors."""
+    """The registry or mirror that answers; empty before one did."""
+    origin: _builtins.str
+    """File and line that named the endpoint; empty for the registry itself."""
+    credentials: _builtins.str
+    """Where the credentials came from, never what they are."""
+    received: _builtins.int
+    """Compressed bytes, of all layers."""
+    total: _builtins.int
+    rate: _builtins.float
+    """Bytes a second, the mean since the beginning."""
     image_id: _builtins.str
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerProgress]: ...
@@ -654,12 +669,17 @@ class PullProgress(_message.Message):
         *,
         stage: _builtins.str = ...,
         endpoint: _builtins.str = ...,
+        origin: _builtins.str = ...,
+        credentials: _builtins.str = ...,
+        received: _builtins.int = ...,
+        total: _builtins.int = ...,
+        rate: _builtins.float = ...,
         layers: _abc.Iterable[Global___LayerProgress] | None = ...,
         image_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "image_id", b"image_id", "layers", b"layers", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "endpoint", b"endpoint", "image_id", b"image_id", "layers", b"layers", "origin", b"origin", "rate", b"rate", "received", b"received", "stage", b"stage", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -670,27 +690,27 @@ class LayerProgress(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     RECEIVED_FIELD_NUMBER: _builtins.int
-    SIZE_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
+    """Of the blob in the registry."""
+    phase: _builtins.str
+    """waiting, downloading, unpacking, done, shared."""
     received: _builtins.int
-    """Compressed bytes received."""
-    size: _builtins.int
-    """Compressed bytes in all."""
-    state: _builtins.str
-    """waiting, fetching, present, ready."""
+    """Compressed bytes."""
+    total: _builtins.int
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
+        phase: _builtins.str = ...,
         received: _builtins.int = ...,
-        size: _builtins.int = ...,
-        state: _builtins.str = ...,
+        total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "received", b"received", "size", b"size", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "phase", b"phase", "received", b"received", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -719,54 +739,23 @@ Global___ExplainPullRequest: _TypeAlias = ExplainPullRequest  # noqa: Y015
 class ExplainPullResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    REFERENCE_FIELD_NUMBER: _builtins.int
-    ENDPOINTS_FIELD_NUMBER: _builtins.int
-    reference: _builtins.str
-    """The full name after short names are completed."""
+    LINES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___PullEndpoint]:
-        """In the order in which they would be tried."""
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who would be asked, in which order, with which login and where that is said; one line each."""
 
     def __init__(
         self,
         *,
-        reference: _builtins.str = ...,
-        endpoints: _abc.Iterable[Global___PullEndpoint] | None = ...,
+        lines: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainPullResponse: _TypeAlias = ExplainPullResponse  # noqa: Y015
-
-@_typing.final
-class PullEndpoint(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    URL_FIELD_NUMBER: _builtins.int
-    ORIGIN_FIELD_NUMBER: _builtins.int
-    CREDENTIALS_FIELD_NUMBER: _builtins.int
-    url: _builtins.str
-    origin: _builtins.str
-    """File and line that chose it; "built in" for the registry itself."""
-    credentials: _builtins.str
-    """Where credentials would come from, never what they are; empty without any."""
-    def __init__(
-        self,
-        *,
-        url: _builtins.str = ...,
-        origin: _builtins.str = ...,
-        credentials: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "origin", b"origin", "url", b"url"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PullEndpoint: _TypeAlias = PullEndpoint  # noqa: Y015
 
 @_typing.final
 class HandlersRequest(_message.Message):
@@ -793,16 +782,22 @@ class HandlersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HANDLERS_FIELD_NUMBER: _builtins.int
+    DEFAULT_ORIGIN_FIELD_NUMBER: _builtins.int
+    default_origin: _builtins.str
+    """Why the default is the default."""
     @_builtins.property
-    def handlers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Handler]: ...
+    def handlers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Handler]:
+        """In order of preference, the unusable ones last."""
+
     def __init__(
         self,
         *,
         handlers: _abc.Iterable[Global___Handler] | None = ...,
+        default_origin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handlers", b"handlers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_origin", b"default_origin", "handlers", b"handlers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -812,17 +807,34 @@ Global___HandlersResponse: _TypeAlias = HandlersResponse  # noqa: Y015
 class Handler(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FeaturesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bool
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     BINARY_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
-    RECURSIVE_READ_ONLY_MOUNTS_FIELD_NUMBER: _builtins.int
-    USER_NAMESPACES_FIELD_NUMBER: _builtins.int
-    SECCOMP_FIELD_NUMBER: _builtins.int
-    CHECKPOINT_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kind: _builtins.str
     """"oci"."""
@@ -831,12 +843,12 @@ class Handler(_message.Message):
     is_default: _builtins.bool
     problem: _builtins.str
     """Why it cannot be used; empty for a usable one."""
-    recursive_read_only_mounts: _builtins.bool
-    user_namespaces: _builtins.bool
-    seccomp: _builtins.bool
-    checkpoint: _builtins.bool
     origin: _builtins.str
     """The file and line that defines it; "found on PATH" without configuration."""
+    @_builtins.property
+    def features(self) -> _containers.ScalarMap[_builtins.str, _builtins.bool]:
+        """What the probe found it able to do, by name: recursive_read_only_mounts, user_namespaces, ..."""
+
     def __init__(
         self,
         *,
@@ -846,15 +858,12 @@ class Handler(_message.Message):
         version: _builtins.str = ...,
         is_default: _builtins.bool = ...,
         problem: _builtins.str = ...,
-        recursive_read_only_mounts: _builtins.bool = ...,
-        user_namespaces: _builtins.bool = ...,
-        seccomp: _builtins.bool = ...,
-        checkpoint: _builtins.bool = ...,
         origin: _builtins.str = ...,
+        features: _abc.Mapping[_builtins.str, _builtins.bool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "checkpoint", b"checkpoint", "is_default", b"is_default", "kind", b"kind", "name", b"name", "origin", b"origin", "problem", b"problem", "recursive_read_only_mounts", b"recursive_read_only_mounts", "seccomp", b"seccomp", "user_namespaces", b"user_namespaces", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "features", b"features", "is_default", b"is_default", "kind", b"kind", "name", b"name", "origin", b"origin", "problem", b"problem", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -905,7 +914,7 @@ class Setting(_message.Message):
     key: _builtins.str
     """Dotted, as in the configuration file."""
     value: _builtins.str
-    """TOML."""
+    """In TOML's notation, or "unset"."""
     origin: _builtins.str
     """File and line, or "default"."""
     def __init__(

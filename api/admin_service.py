@@ -1,0 +1,177 @@
+"""The admin service (`api/proto/admin.proto`): what the node's people ask and CRI has no words for.
+
+Reads records of every realm, half made ones too. Not for kubelet: its socket is root's alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Protocol
+
+from api.changes import Feed, follow
+from api.ports import Check, DaemonInfo, FsckReport
+from api.proto import admin_pb2
+from api.translate import admin, checks
+from config.effective import Row
+from oci import ids
+from oci.reference import parse
+from oci.registry_auth import Credentials
+from oci.workload import ContainerId, PodId
+from shim.images.progress import PullProgress
+from shim.paths import Paths
+from shim.records import ContainerRecord, ImageRecord, PodRecord
+from shim.runtimes.table import HandlerTable
+from shim.state.codec import encode
+
+PROGRESS_INTERVAL = 0.2
+"""Seconds between two pictures of a running pull: what an eye can follow."""
+
+
+class Records(Feed, Protocol):
+    """The state store, as far as it is looked at."""
+
+    @property
+    def pods(self) -> Mapping[PodId, PodRecord]: ...
+    @property
+    def containers(self) -> Mapping[ContainerId, ContainerRecord]: ...
+
+
+class ImageVerbs(Protocol):
+    """The image store's verbs that CRI does not have, and pulling."""
+
+    async def pull(self, reference: str, credentials: Credentials | None = None, /) -> ImageRecord: ...
+    def progress(self) -> Sequence[PullProgress]: ...
+    async def explain(self, reference: str, /) -> Sequence[str]: ...
+    async def import_archive(self, path: Path, /, *, names: Sequence[str] = ()) -> Sequence[ImageRecord]: ...
+
+
+class AdminService:
+    """`daemon` and `settings` answer from memory; `doctor` and `fsck` (True repairs) look at the machine."""
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        paths: Paths,
+        images: ImageVerbs,
+        handlers: HandlerTable,
+        daemon: Callable[[], DaemonInfo],
+        settings: Callable[[], Sequence[Row]],
+        doctor: Callable[[], Awaitable[Sequence[Check]]],
+        fsck: Callable[[bool], Awaitable[FsckReport]],
+    ) -> None:
+        self._records = records
+        self._paths = paths
+        self._images = images
+        self._handlers = handlers
+        self._daemon = daemon
+        self._settings = settings
+        self._doctor = doctor
+        self._fsck = fsck
+
+    async def daemon(self, _request: admin_pb2.DaemonRequest) -> admin_pb2.DaemonResponse:
+        return admin.daemon(self._daemon(), resident=_resident())
+
+    # Pods and containers
+
+    async def objects(self, request: admin_pb2.ObjectsRequest) -> admin_pb2.ObjectsResponse:
+        return admin_pb2.ObjectsResponse(
+            pods=[admin.pod(pod) for pod in self._pods(request.realm)],
+            containers=[admin.container(container) for container in self._containers(request.realm)],
+        )
+
+    async def inspect(self, request: admin_pb2.InspectRequest) -> admin_pb2.InspectResponse:
+        pods = {pod.id: pod for pod in self._pods(request.realm)}
+        containers = {container.id: container for container in self._containers(request.realm)}
+        wanted = ids.resolve(request.id, [*map(str, pods), *map(str, containers)], what="pod or container")
+        if (pod := pods.get(PodId(wanted))) is not None:
+            return _inspection("pod", pod, self._paths.pod(pod.id), "")
+        container = containers[ContainerId(wanted)]
+        directory = self._paths.container(container.id)
+        spec = ""
+        with suppress(FileNotFoundError):  # before the first start there is none
+            spec = await asyncio.to_thread((directory / "config.json").read_text)
+        return _inspection("container", container, directory, spec)
+
+    async def events(self, request: admin_pb2.EventsRequest) -> AsyncGenerator[admin_pb2.Event, None]:
+        async with aclosing(follow(self._records)) as changes:
+            async for change in changes:
+                event = admin.event(change, time=time.time_ns())
+                if event is not None and request.realm in ("", event.realm):
+                    yield event
+
+    # Images
+
+    # The method of the service is called Import, which Python cannot say.
+    async def import_(self, request: admin_pb2.ImportRequest) -> admin_pb2.ImportResponse:
+        path = Path(checks.absolute(request.path, "path"))
+        found = await self._images.import_archive(path, names=tuple(request.names))
+        return admin_pb2.ImportResponse(images=[admin.imported(record) for record in found])
+
+    async def pull(self, request: admin_pb2.PullRequest) -> AsyncGenerator[admin_pb2.PullProgress, None]:
+        wanted = parse(request.reference, field="reference").canonical
+        who = None
+        if request.username or request.password:
+            who = Credentials(username=request.username, password=request.password)
+        pulling = asyncio.ensure_future(self._images.pull(request.reference, who))
+        try:
+            while not (await asyncio.wait({pulling}, timeout=PROGRESS_INTERVAL))[0]:
+                for progress in self._images.progress():
+                    if parse(progress.reference).canonical == wanted:
+                        yield admin.pull_progress(progress)
+            yield admin_pb2.PullProgress(stage="done", image_id=pulling.result().id)
+        finally:
+            if not pulling.done():
+                pulling.cancel()
+                await asyncio.wait({pulling})
+
+    async def explain_pull(self, request: admin_pb2.ExplainPullRequest) -> admin_pb2.ExplainPullResponse:
+        return admin_pb2.ExplainPullResponse(lines=await self._images.explain(request.reference))
+
+    # The node
+
+    async def handlers(self, _request: admin_pb2.HandlersRequest) -> admin_pb2.HandlersResponse:
+        return admin.handlers(self._handlers)
+
+    async def effective_config(
+        self, _request: admin_pb2.EffectiveConfigRequest
+    ) -> admin_pb2.EffectiveConfigResponse:
+        return admin_pb2.EffectiveConfigResponse(settings=[admin.setting(row) for row in self._settings()])
+
+    async def doctor(self, _request: admin_pb2.DoctorRequest) -> admin_pb2.DoctorResponse:
+        return admin_pb2.DoctorResponse(checks=[admin.check(found) for found in await self._doctor()])
+
+    async def fsck(self, request: admin_pb2.FsckRequest) -> admin_pb2.FsckResponse:
+        return admin.fsck(await self._fsck(request.repair))
+
+    def _pods(self, realm: str) -> list[PodRecord]:
+        return [pod for pod in self._records.pods.values() if realm in ("", pod.realm)]
+
+    def _containers(self, realm: str) -> list[ContainerRecord]:
+        return [one for one in self._records.containers.values() if realm in ("", one.realm)]
+
+
+def _inspection(
+    kind: str, record: PodRecord | ContainerRecord, directory: Path, spec: str
+) -> admin_pb2.InspectResponse:
+    return admin_pb2.InspectResponse(
+        kind=kind,
+        realm=record.realm,
+        id=record.id,
+        record=json.dumps(encode(record)),
+        request=json.dumps(encode(record.spec)),
+        spec=spec,
+        directory=str(directory),
+    )
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds: proc(5), statm. procfs does not block."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
