@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests import leaks, machine
+from tests.daemon import Daemon, running, warm_up
 from tests.images import catalogue, registry
 
 HERE = Path(__file__).resolve().parent
@@ -86,9 +87,35 @@ def image_registry() -> Iterator[registry.Registry]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def shared_daemon(prepared_machine: None, image_registry: registry.Registry) -> Iterator[Daemon]:
+    """One daemon for all tests that ask for `served`; it has run a pod once, so that what is lazy is made."""
+    with running(image_registry, shared=True) as daemon:
+        warm_up(daemon)
+        yield daemon
+
+
 @pytest.fixture
-def leak_scope() -> leaks.Scope:
-    """Where the leak check looks; a test or a room overrides this to name its directories and its daemon."""
+def served(shared_daemon: Daemon) -> Iterator[Daemon]:
+    """The shared daemon, without pods before and after the test. Do not stop it."""
+    yield shared_daemon
+    shared_daemon.remove_all_pods()
+    assert shared_daemon.exceptions() == [], "crispd logged exceptions"
+
+
+@pytest.fixture
+def daemon(prepared_machine: None, image_registry: registry.Registry) -> Iterator[Daemon]:
+    """A daemon of this test's own, which it may kill, stop and start as it likes."""
+    with running(image_registry) as own:
+        yield own
+
+
+@pytest.fixture
+def leak_scope(request: pytest.FixtureRequest) -> leaks.Scope:
+    """Where the leak check looks: the machine, and the shared daemon where the test uses it."""
+    if "served" in request.fixturenames:
+        shared: Daemon = request.getfixturevalue("shared_daemon")
+        return shared.scope(descriptors=True)
     return leaks.Scope()
 
 
