@@ -168,6 +168,12 @@ class ExitWatch:
             self.forget(ContainerId(container))
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def describe(self, target: Target, found: tuple[int | None, int]) -> Exit:
+        """What `read_exit` found, with what the cgroup says."""
+        code, finished_at = found
+        oom = await self._blocking(lambda: was_oom_killed(self._cgroups, target, self.files(target)))
+        return Exit(code=code, finished_at=finished_at, oom_killed=oom)
+
     async def conclude(self, target: Target, monitor: ProcessRef | None) -> Exit:
         """How a container ended whose process is dead: waits for conmon while that can still tell."""
         written = asyncio.Event()
@@ -200,7 +206,7 @@ class ExitWatch:
         self, target: Target, monitor: ProcessRef | None, written: asyncio.Event, died_at: int
     ) -> Exit:
         """Never raises: an exit that cannot be explained is still an exit."""
-        # Where the pid namespace is shared, the death of the first process takes nothing with it: its children
+        # Where the pid namespace is shared the death of the first process takes nothing with it: its children
         # run on, and may hold the output open. A container is its first process, so they go too.
         await self._kill_survivors(target)
         if not written.is_set():

@@ -1,0 +1,114 @@
+"""Running one verb of an OCI runtime and saying what its failure means.
+
+Every call has a log file of its own in the run directory, so that calls at the same time do not mix their
+words. Knows no monitor and no exec: those start the runtime in their own ways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from oci import commandline
+from oci.commandline import Runtime, RuntimeState
+from oci.errors import Deadline, RuntimeFailed
+from oci.workload import ContainerId
+from shim import process
+from shim.lifecycle.undo import to_the_end
+from shim.process import CommandMissing, CommandTimedOut, Result
+
+T = TypeVar("T")
+
+_ANY_STATUS: Final = range(-128, 256)
+
+
+def take_log(path: Path) -> str:
+    """The last error in a runtime's log, which is removed; "" without one. Blocking."""
+    try:
+        words = commandline.parse_log(path.read_bytes())
+        path.unlink()
+    except OSError:
+        return ""
+    return words
+
+
+class Verbs:
+    """The verbs of one handler's runtime. `timeout` bounds each, in seconds; `logs` exists at the first call.
+
+    Each raises RuntimeFailed, Absent, WrongState or Deadline with handler, verb and the runtime's own words.
+    """
+
+    def __init__(self, *, runtime: Runtime, logs: Path, timeout: float, io: Executor) -> None:
+        self._runtime = runtime
+        self._logs = logs
+        self._timeout = timeout
+        self._io = io
+
+    def log(self, container: ContainerId, verb: str) -> Path:
+        """A log path for one call."""
+        return self._logs / f"{container}.{verb}.{secrets.token_hex(6)}"
+
+    async def call(
+        self, verb: str, container: ContainerId, compose: Callable[[Runtime, Path, str], list[str]]
+    ) -> Result:
+        """Run one verb to its end."""
+        runtime_log = self.log(container, verb)
+        try:
+            result = await process.run(
+                compose(self._runtime, runtime_log, container), timeout=self._timeout, ok=_ANY_STATUS
+            )
+        except CommandMissing as error:
+            raise self.missing(verb, container, error) from error
+        except CommandTimedOut as error:
+            raise Deadline(
+                f"handler {self._runtime.handler}: {verb} of container {container}: {error.message}"
+            ) from error
+        finally:
+            words = await to_the_end(self._blocking(lambda: take_log(runtime_log)))
+        if result.returncode != 0:
+            said = words or commandline.plain_words(result.stderr)
+            raise commandline.failure(self._runtime, container, verb, said, status=result.returncode)
+        return result
+
+    async def state(self, container: ContainerId) -> RuntimeState:
+        """What the runtime knows of a container."""
+        result = await self.call("state", container, commandline.state)
+        try:
+            return commandline.parse_state(result.stdout)
+        except ValueError as error:
+            raise RuntimeFailed(f"{self._said(container)}: {error}", verb="state") from error
+
+    async def kill(self, container: ContainerId, signal: int, *, everything: bool) -> None:
+        """Let the runtime send a signal."""
+        await self.call(
+            "kill",
+            container,
+            lambda runtime, log, id_: commandline.kill(runtime, log, id_, signal, everything=everything),
+        )
+
+    async def delete(self, container: ContainerId) -> None:
+        """Let the runtime forget a container; checked, since a success that did nothing would leak it."""
+        await self.call("delete", container, commandline.delete)
+        left = self._runtime.root / container
+        if await self._blocking(left.exists):
+            raise RuntimeFailed(
+                f"{self._said(container)}: delete reported success, but its state is still in {left}",
+                verb="delete",
+            )
+
+    def missing(self, verb: str, container: ContainerId, error: CommandMissing) -> RuntimeFailed:
+        """The failure of a runtime, or of its monitor, that cannot be executed."""
+        return RuntimeFailed(
+            f"handler {self._runtime.handler}: {verb} of container {container}: {error.message}", verb=verb
+        )
+
+    def _said(self, container: ContainerId) -> str:
+        runtime = self._runtime
+        return f"handler {runtime.handler}: {runtime.program.name} of container {container}"
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._io, work)
