@@ -263,9 +263,9 @@ class OutputReader:
         return True
 
     def take_rest(self) -> None:
-        """Read what lies in the pipe now (a pipe's capacity at most) and close it."""
+        """Read what lies in the pipe now (a pipe's capacity at most) and close it. Repeatable."""
         for _ in range(16):
-            if not self._take():
+            if self._read < 0 or not self._take():
                 break
         self.close()
 
