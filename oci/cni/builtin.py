@@ -29,7 +29,7 @@ def compose(*, bridge: str, subnets: Sequence[str], data_dir: str, port_mappings
             "type": "bridge",
             "bridge": bridge,
             "isGateway": True,
-            "ipMasq": True,
+            "ipMasq": False,  # `shim/network/masquerade.py` does it once for all pods
             "hairpinMode": True,
             "ipam": {
                 "type": "host-local",

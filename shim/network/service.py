@@ -22,6 +22,7 @@ from shim.kernel.inotify import DirectoryWatch
 from shim.network import configurations
 from shim.network.attachments import Attachment, Attachments
 from shim.network.configurations import Loaded
+from shim.network.masquerade import Masquerade
 from shim.network.plugins import Call, Plugins
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Network:
         self._attachments = Attachments(cache_dir)
         self._max_confs = max_confs
         self._builtin = builtin
+        self._masquerade = None if builtin is None else Masquerade(builtin.bridge, builtin.subnets)
         self._preference: result.Preference = preference
         self._limits = limits
         self._changed = changed
@@ -150,33 +152,46 @@ class Network:
             for index, network in enumerate(networks)
         )
         await asyncio.to_thread(self._attachments.put, request.pod_id, attached)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._limits.add
-        addresses: tuple[str, ...] = ()
-        for index, attachment in enumerate(attached):
-            answer = await self._plugins.add(
-                attachment.network,
-                _call(request, attachment, request.netns),
-                capabilities,
-                limit=max(0.0, end - loop.time()),
-            )
-            if index == 0:
-                addresses = answer.addresses
-            attached = (
-                *attached[:index],
-                replace(attachment, result=answer.document),
-                *attached[index + 1 :],
-            )
-        if not addresses:
-            raise Internal(
-                f"CNI ADD, network {networks[0].name}: the result has no address for {attached[0].interface}"
-            )
+        try:
+            async with asyncio.TaskGroup() as group:
+                adding = group.create_task(self._add(request, attached))
+                if networks[0].source == builtin.SOURCE and self._masquerade is not None:
+                    group.create_task(self._masquerade.ensure())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        attached, addresses = adding.result()
         await asyncio.to_thread(self._attachments.put, request.pod_id, attached)
         return NetworkResult(
             interface=attached[0].interface,
             addresses=result.ordered(addresses, self._preference),
             networks=tuple(network.name for network in networks),
         )
+
+    async def _add(
+        self, request: NetworkRequest, planned: tuple[Attachment, ...]
+    ) -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
+        """ADD to each network; the attachments with their results, and the first interface's addresses."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._limits.add
+        answers = [
+            await self._plugins.add(
+                attachment.network,
+                _call(request, attachment, request.netns),
+                attachment.capabilities,
+                limit=max(0.0, end - loop.time()),
+            )
+            for attachment in planned
+        ]
+        first = planned[0]
+        if not answers[0].addresses:
+            raise Internal(
+                f"CNI ADD, network {first.network.name}: the result has no address for {first.interface}"
+            )
+        attached = tuple(
+            replace(attachment, result=answer.document)
+            for attachment, answer in zip(planned, answers, strict=True)
+        )
+        return attached, answers[0].addresses
 
     async def detach(self, request: NetworkRequest) -> None:
         """Undo `attach`, in reverse, as the pod was attached then; repeatable, absent is success.
@@ -224,9 +239,12 @@ class Network:
                 )
 
     async def retire(self) -> None:
-        """Remove the built-in network's bridge when no pod is attached any more. Raises Internal."""
-        if self._builtin is None or len(await asyncio.to_thread(self._attachments.pods)) > 0:
+        """Remove the built-in network's bridge and rules once no pod is attached. Raises Internal."""
+        if self._builtin is None or self._masquerade is None:
             return
+        if len(await asyncio.to_thread(self._attachments.pods)) > 0:
+            return
+        await self._masquerade.remove()
         bridge = self._builtin.bridge
         try:
             await asyncio.to_thread(link.remove_bridge, bridge)
