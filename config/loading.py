@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,19 @@ from pydantic import ValidationError
 
 from config.models import Settings
 from config.positions import KeyPath, key_lines
-from config.problems import ConfigurationRefused, Problem, dotted, translate
+from config.problems import Problem, dotted, translate
 
 MAIN_FILE = Path("/etc/crisp/config.toml")
 DROP_IN_DIRECTORY = "conf.d"
 MAX_FILE_SIZE = 1 << 20  # bytes; a configuration that is larger is some other file
+
+
+class ConfigError(Exception):
+    """The files hold mistakes; all of them are in `problems`, and in the text one a line."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +82,7 @@ class _Document:
 def load(main: Path = MAIN_FILE, *, drop_ins: Path | None = None, required: bool = False) -> LoadedSettings:
     """Read the main file and `conf.d/*.toml` beside it (or `drop_ins`). Blocking.
 
-    A missing main file is an empty one unless `required`. Raises ConfigurationRefused.
+    A missing main file is an empty one unless `required`. Raises ConfigError.
     """
     directory = main.parent / DROP_IN_DIRECTORY if drop_ins is None else drop_ins
     problems: list[Problem] = []
@@ -92,7 +100,7 @@ def check(file: Path) -> tuple[Problem, ...]:
     document = _read(file, problems, may_be_absent=False)
     try:
         _merge([document] if document else [], problems, looked_for=(file,))
-    except ConfigurationRefused as refused:
+    except ConfigError as refused:
         return refused.problems
     return ()
 
@@ -181,7 +189,7 @@ def _merge(
         order = {
             file: place for place, file in enumerate(dict.fromkeys(problem.file for problem in problems))
         }
-        raise ConfigurationRefused(sorted(problems, key=lambda problem: (order[problem.file], problem.line)))
+        raise ConfigError(sorted(problems, key=lambda problem: (order[problem.file], problem.line)))
     return LoadedSettings(
         settings=settings,
         origins=origins,

@@ -36,14 +36,6 @@ class Problem:
         return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
 
 
-class ConfigurationRefused(Exception):
-    """The files hold mistakes; all of them are in `problems`, and in the text one a line."""
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
-
-
 def dotted(path: Sequence[str | int]) -> str:
     """A key as TOML writes it: network.bin_dirs[1], handlers."my handler".root."""
     text = ""

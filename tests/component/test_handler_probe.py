@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def configured(directory: Path, **handlers: Path) -> LoadedSettings:
     return load(file)
 
 
-def reasons(table: HandlerTable, directory: Path) -> Mapping[str, str]:
+def reasons(table: HandlerTable, directory: Path) -> dict[str, str]:
     return {name: entry.reason.replace(f"{directory}/", "") for name, entry in table.invalid.items()}
 
 

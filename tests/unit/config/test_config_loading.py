@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.loading import MAX_FILE_SIZE, LoadedSettings, Origin, check, load
+from config.loading import MAX_FILE_SIZE, ConfigError, LoadedSettings, Origin, check, load
 from config.models import HandlerSettings, LogSettings, Settings, Table
-from config.problems import ConfigurationRefused, known_keys, table_of
+from config.problems import known_keys, table_of
 from config.units import Bytes, Seconds
 
 
@@ -36,7 +36,7 @@ class Files:
 
     def problems(self) -> list[str]:
         """What is refused, without the directory's name."""
-        with pytest.raises(ConfigurationRefused) as refused:
+        with pytest.raises(ConfigError) as refused:
             load(self.main)
         return str(refused.value).replace(f"{self.directory}/", "").splitlines()
 
@@ -346,7 +346,7 @@ def test_a_drop_in_directory_that_is_a_file_is_told(files: Files) -> None:
 
 
 def test_a_missing_file_is_refused_where_it_was_asked_for(files: Files) -> None:
-    with pytest.raises(ConfigurationRefused) as refused:
+    with pytest.raises(ConfigError) as refused:
         load(files.main, required=True)
     assert str(refused.value) == f"{files.main}: cannot be read: No such file or directory (errno 2)"
 

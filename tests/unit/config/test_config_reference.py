@@ -32,7 +32,6 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
     file = tmp_path / "config.toml"
     file.write_text(re.sub(r"^# ", "", example(), flags=re.M))
     shown = load(file).settings
-    unset = {"default_handler": None, "handlers": {}}
     assert shown.default_handler == "runc"
     assert set(shown.handlers) == {"NAME"}
     assert (
@@ -42,7 +41,8 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
     assert (
         shown.model_copy(
             update={
-                **unset,
+                "default_handler": None,
+                "handlers": {},
                 "network": shown.network.model_copy(update={"cache_dir": None}),
                 "containers": shown.containers.model_copy(update={"init_binary": None}),
             }

@@ -8,6 +8,7 @@ import pytest
 
 from config.loading import LoadedSettings, Origin
 from config.models import Settings
+from config.positions import KeyPath
 from oci.bundle.inputs import HandlerTraits
 from oci.errors import BadInput, CrispError, Unsupported
 from oci.features import HandlerFeatures, RuntimeVersion
@@ -38,7 +39,7 @@ def broken(name: str, reason: str = "it is broken") -> InvalidHandler:
 def table_of(
     *entries: Handler | InvalidHandler, default: str | None = None, files: tuple[Path, ...] = ()
 ) -> HandlerTable:
-    origins = {("default_handler",): Origin(file=MAIN, line=1)} if default else {}
+    origins: dict[KeyPath, Origin] = {("default_handler",): Origin(file=MAIN, line=1)} if default else {}
     loaded = LoadedSettings(
         settings=Settings(default_handler=default), origins=origins, files=files, looked_for=(MAIN, DROP_INS)
     )
