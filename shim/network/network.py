@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from config.models import NetworkSettings
 from oci.cni import NetworkRequest, NetworkResult, builtin, invocation, result
 from oci.cni.configuration import Network as Configuration
 from oci.errors import BadInput, Busy, CrispError, Full, Internal
@@ -358,4 +359,22 @@ def _call(request: NetworkRequest, attachment: Attachment, netns: str) -> Call:
         netns=netns,
         interface=attachment.interface,
         args=attachment.args,
+    )
+
+
+def make_network(settings: NetworkSettings, *, cache_dir: Path, run_dir: Path) -> Network:
+    """The networks as configured. Leases of the built-in one lie below `run_dir`, which a reboot empties."""
+    own = Builtin(bridge=settings.builtin_bridge, subnets=settings.builtin_subnets, data_dir=run_dir / "cni")
+    return Network(
+        conf_dir=settings.conf_dir,
+        bin_dirs=settings.bin_dirs,
+        cache_dir=cache_dir,
+        max_confs=settings.max_confs,
+        builtin=own if settings.builtin else None,
+        preference=settings.ip_preference,
+        limits=Limits(
+            add=float(settings.add_timeout),
+            delete=float(settings.del_timeout),
+            status=float(settings.status_timeout),
+        ),
     )
