@@ -1,0 +1,361 @@
+"""The real runc and crun create, start and delete containers from configurations that were built."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oci.bundle import (
+    BundleInputs,
+    NamespacePaths,
+    PodFiles,
+    SandboxInitInputs,
+    build,
+    sandbox_init,
+)
+from oci.cgroup import place
+from oci.facts import HostFacts
+from oci.workload import (
+    Capabilities,
+    ContainerId,
+    ContainerSecurity,
+    ContainerSpec,
+    DeviceRequest,
+    MountRequest,
+    NamespaceMode,
+    NamespaceOptions,
+    PodSecurity,
+    ProfileKind,
+    Propagation,
+    Resources,
+    SecurityProfile,
+)
+from shim.facts.host import gather
+from shim.facts.rootfs import check_mount_targets, check_working_dir, resolve_user
+from shim.facts.sources import resolve_devices, resolve_mounts
+from shim.stats import read_cpu, read_memory
+from tests import bundles
+
+PARENT = "/crisp-test-bundle"
+APPLETS = (
+    "sh", "cat", "cut", "grep", "head", "hostname", "id", "ls", "mount", "readlink", "sleep", "touch", "true",
+    "unshare", "wc",
+)  # fmt: skip
+RUNTIMES = [name for name in ("runc", "crun") if shutil.which(name)]
+RUNTIME_DEFAULT = SecurityProfile(kind=ProfileKind.RUNTIME_DEFAULT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A pod without a daemon: pinned namespaces, files, a busybox root."""
+
+    directory: Path
+    host: HostFacts
+    namespaces: NamespacePaths
+    files: PodFiles
+
+    @property
+    def rootfs(self) -> Path:
+        return self.directory / "rootfs"
+
+    def inputs(self, id_: str, **changed: Any) -> BundleInputs:
+        cgroup = place(PARENT, id_, systemd=False)
+        members: dict[str, Any] = {
+            "id": ContainerId(id_),
+            "host": self.host,
+            "namespaces": self.namespaces,
+            "files": self.files,
+            "cgroup": cgroup,
+            "rootfs": str(self.rootfs),
+        }
+        return replace(bundles.inputs(), **{**members, **changed})
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.fail("busybox is not installed")
+    rootfs = tmp_path / "rootfs"
+    for name in ("bin", "etc", "proc", "dev", "sys", "tmp"):
+        (rootfs / name).mkdir(parents=True)
+    shutil.copy(busybox, rootfs / "bin/busybox")
+    for library in _libraries(busybox):
+        target = rootfs / library.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, target)
+    for name in APPLETS:
+        (rootfs / "bin" / name).symlink_to("busybox")
+    (rootfs / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n")
+    (rootfs / "etc/group").write_text("root:x:0:\nweb:x:1000:\nextra:x:50000:web\n")
+    for name, content in (("hosts", "127.0.0.1 localhost\n"), ("hostname", "web-0\n"), ("resolv.conf", "")):
+        (tmp_path / name).write_text(content)
+    (tmp_path / "shm").mkdir(mode=0o1777)
+    pins = {kind: tmp_path / kind for kind in ("net", "ipc", "uts")}
+    for pin in pins.values():
+        pin.touch()
+    subprocess.run(["unshare", *(f"--{kind}={pin}" for kind, pin in pins.items()), "true"], check=True)
+    try:
+        yield Stage(
+            directory=tmp_path,
+            host=gather(),
+            namespaces=NamespacePaths(network=str(pins["net"]), ipc=str(pins["ipc"]), uts=str(pins["uts"])),
+            files=PodFiles(
+                hosts=str(tmp_path / "hosts"),
+                hostname=str(tmp_path / "hostname"),
+                resolv_conf=str(tmp_path / "resolv.conf"),
+                shm=str(tmp_path / "shm"),
+            ),
+        )
+    finally:
+        for pin in pins.values():
+            subprocess.run(["umount", pin], check=True)
+        for mount in set(gather().cgroup.mounts.values()):
+            if (made := Path(mount + PARENT)).is_dir():
+                made.rmdir()
+
+
+def _libraries(binary: str) -> list[str]:
+    shown = subprocess.run(["ldd", binary], capture_output=True, text=True, check=False).stdout
+    return [word for word in shown.split() if word.startswith("/")]
+
+
+@dataclass(slots=True, kw_only=True)
+class Running:
+    """One container of one runtime, created from a configuration; `end` deletes it."""
+
+    runtime: str
+    root: Path
+    bundle: Path
+    id: str
+
+    @property
+    def pid(self) -> int:
+        return int((self.bundle / "pid").read_text())
+
+    @property
+    def output(self) -> str:
+        return (self.bundle / "output").read_text()
+
+    def call(self, *words: str | Path) -> None:
+        with (self.bundle / "output").open("ab") as sink:
+            done = subprocess.run(
+                [self.runtime, "--root", self.root, *words, self.id],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                timeout=60,
+            )
+        assert done.returncode == 0, (words, self.output)
+
+
+@contextmanager
+def created(stage: Stage, runtime: str, config: dict[str, Any], id_: str) -> Iterator[Running]:
+    bundle = stage.directory / f"bundle-{id_}"
+    bundle.mkdir()
+    (bundle / "config.json").write_text(json.dumps(config))
+    container = Running(runtime=runtime, root=stage.directory / "state", bundle=bundle, id=id_)
+    container.call("create", "--bundle", bundle, "--pid-file", bundle / "pid")
+    try:
+        yield container
+    finally:
+        container.call("delete", "--force")
+
+
+def run_to_end(stage: Stage, runtime: str, config: dict[str, Any], id_: str) -> list[str]:
+    """Create, start, wait and delete; the lines that the container wrote."""
+    with created(stage, runtime, config, id_) as container:
+        waiting = os.pidfd_open(container.pid)
+        try:
+            container.call("start")
+            assert select.select([waiting], [], [], 30)[0], "the container did not end"
+        finally:
+            os.close(waiting)
+        return container.output.splitlines()
+
+
+def script(text: str, **changed: Any) -> ContainerSpec:
+    return bundles.container(command=("/bin/sh", "-c", text), **changed)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_plain_container_is_confined_as_its_configuration_says(stage: Stage, runtime: str) -> None:
+    asked = script(
+        "id -u; id -g; id -G; pwd; hostname; echo $HOME; echo $HOSTNAME; echo $$; cat /proc/1/oom_score_adj;"
+        " grep -E '^(CapBnd|CapEff|NoNewPrivs|Seccomp):' /proc/self/status; ulimit -n;"
+        " touch /x 2>&1; wc -c < /proc/cpuinfo; (echo 1 > /proc/sys/kernel/shmmax) 2>&1; cat /dev/shm/mark",
+        working_dir="/work/here",
+        resources=Resources(memory_limit=64 << 20, cpu_shares=512, oom_score_adj=100),
+        security=ContainerSecurity(
+            namespaces=bundles.OWN_PID,
+            readonly_rootfs=True,
+            no_new_privs=True,
+            capabilities=Capabilities(drop=("ALL",), add=("CHOWN",)),
+            seccomp=RUNTIME_DEFAULT,
+            masked_paths=("/proc/cpuinfo",),
+            readonly_paths=("/proc/sys",),
+        ),
+    )
+    (stage.rootfs / "work/here").mkdir(parents=True)
+    (stage.directory / "shm/mark").write_text("of the pod\n")
+    inputs = stage.inputs(
+        "plain",
+        container=asked,
+        user=resolve_user(stage.rootfs, asked.security.user, "web"),
+        working_dir=check_working_dir(stage.rootfs, "/work/here"),
+    )
+    check_mount_targets(stage.rootfs, (mount["destination"] for mount in build(inputs).config["mounts"]))
+    lines = run_to_end(stage, runtime, build(inputs).config, "plain")
+
+    assert lines == [
+        "1000",
+        "1000",
+        "1000 50000",
+        "/work/here",
+        os.uname().nodename,
+        "/home/web",
+        "web-0",
+        "1",
+        "100",
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000001",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "1024",
+        "touch: /x: Read-only file system",
+        "0",
+        "/bin/sh: can't create /proc/sys/kernel/shmmax: Read-only file system",
+        "of the pod",
+    ]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_privileged_container_has_what_the_daemon_has(stage: Stage, runtime: str) -> None:
+    security = ContainerSecurity(namespaces=bundles.OWN_PID, privileged=True, masked_paths=("/proc/cpuinfo",))
+    inputs = stage.inputs(
+        "privileged",
+        container=script("grep CapBnd: /proc/self/status; test -w /sys && ls /dev/kmsg", security=security),
+        pod=bundles.pod(security=PodSecurity(privileged=True)),
+    )
+    bounding = [line for line in Path("/proc/self/status").read_text().splitlines() if "CapBnd" in line]
+
+    assert run_to_end(stage, runtime, build(inputs).config, "privileged") == [*bounding, "/dev/kmsg"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_limits_reach_the_kernel_and_usage_is_read_back(stage: Stage, runtime: str) -> None:
+    limits = Resources(memory_limit=64 << 20, memory_swap_limit=64 << 20, cpu_quota=20000, cpu_period=100000)
+    inputs = stage.inputs("limits", container=script("sleep 100", resources=limits))
+    with created(stage, runtime, build(inputs).config, "limits") as container:
+        container.call("start")
+        memory = read_memory(inputs.cgroup.kernel_path, stage.host)
+        cpu = read_cpu(inputs.cgroup.kernel_path, stage.host)
+
+        assert memory is not None and memory.available is not None and memory.working_set is not None
+        assert memory.available + memory.working_set == 64 << 20
+        assert cpu is not None and cpu.usage_core_nano_seconds
+        assert Path(f"/proc/{container.pid}/cgroup").read_text().count(inputs.cgroup.kernel_path) >= 1
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_mounts_and_devices_arrive_with_their_options(stage: Stage, runtime: str) -> None:
+    source = stage.directory / "volume"
+    (source / "inner").mkdir(parents=True)
+    link = stage.directory / "link"
+    link.symlink_to("volume")
+    spec = script(
+        "touch /data/x 2>&1; touch /data/inner/y; ls /data; ls -l /dev/inside | cut -c1;"
+        " head -c 3 /dev/inside | wc -c",
+        mounts=(
+            MountRequest(container_path="/data/inner", host_path=str(source / "inner")),
+            MountRequest(
+                container_path="/data",
+                host_path=str(link),
+                readonly=True,
+                propagation=Propagation.HOST_TO_CONTAINER,
+            ),
+        ),
+        devices=(DeviceRequest(container_path="/dev/inside", host_path="/dev/zero", permissions="r"),),
+    )
+    inputs = stage.inputs(
+        "mounts",
+        container=spec,
+        mounts=resolve_mounts(spec.mounts),
+        devices=resolve_devices(spec.devices),
+    )
+
+    lines = run_to_end(stage, runtime, build(inputs).config, "mounts")
+
+    assert lines == ["touch: /data/x: Read-only file system", "inner", "c", "3"]
+    assert (source / "inner/y").exists()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_pod_wide_pid_namespace_is_held_by_the_init(stage: Stage, runtime: str) -> None:
+    init_root = stage.directory / "init-rootfs"
+    for name in ("", "proc", "dev"):
+        (init_root / name).mkdir()
+    shutil.copy(shutil.which("catatonit") or "", init_root / "catatonit")
+    first = sandbox_init(
+        SandboxInitInputs(
+            pod_id=bundles.POD_ID,
+            pod=bundles.pod(),
+            host=stage.host,
+            cgroup=place(PARENT, "init", systemd=False),
+            namespaces=stage.namespaces,
+            rootfs=str(init_root),
+        )
+    )
+    with created(stage, runtime, first.config, "init") as init:
+        init.call("start")
+        inputs = stage.inputs(
+            "member",
+            container=script("cat /proc/1/comm", security=ContainerSecurity()),
+            namespaces=replace(stage.namespaces, pid=f"/proc/{init.pid}/ns/pid"),
+        )
+
+        assert run_to_end(stage, runtime, build(inputs).config, "member") == ["catatonit"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_host_namespaces_are_joined_by_leaving_them_out(stage: Stage, runtime: str) -> None:
+    own = NamespaceMode.NODE
+    options = NamespaceOptions(network=own, pid=own, ipc=own)
+    inputs = stage.inputs(
+        "host",
+        container=script(
+            "for kind in net ipc uts pid; do readlink /proc/self/ns/$kind; done",
+            security=ContainerSecurity(namespaces=options),
+        ),
+        pod=bundles.pod(security=PodSecurity(namespaces=options)),
+    )
+    ours = [str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("net", "ipc", "uts", "pid")]
+
+    assert run_to_end(stage, runtime, build(inputs).config, "host") == ours
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_default_filter_refuses_new_namespaces_and_lets_the_rest_run(stage: Stage, runtime: str) -> None:
+    inputs = stage.inputs(
+        "filter",
+        container=script(
+            "unshare -U true 2>&1; (echo a | cat); mount -t tmpfs x /tmp 2>&1 | grep -o 'denied\\|permitted'",
+            security=ContainerSecurity(namespaces=bundles.OWN_PID, seccomp=RUNTIME_DEFAULT),
+        ),
+    )
+
+    assert run_to_end(stage, runtime, build(inputs).config, "filter") == [
+        "unshare: unshare(0x10000000): Operation not permitted",
+        "a",
+        "denied",
+    ]
