@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oci.errors import BadInput
+from oci.layers import xattr
 from oci.layers.entry import BLOCK, Entry, Kind, Limits, Segment, shown
 from oci.layers.tar import TarReader
 from oci.layers.tree import Node, Tree, implied_directories
@@ -53,16 +54,6 @@ _DIRENT_TYPES = {
     int(Kind.FIFO): 5,
     int(Kind.SYMLINK): 7,
 }
-
-_XATTR_HEAD = 12
-_XATTR_PREFIXES = (
-    (b"user.", 1),
-    (b"trusted.", 4),
-    (b"security.", 6),
-)
-_XATTR_WHOLE = {b"system.posix_acl_access": 2, b"system.posix_acl_default": 3}
-_XATTR_ROOM = 4 * 0xFFFE  # what the 16-bit count of an inode can say
-_OVERLAY = b"trusted.overlay."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +162,7 @@ class _Writer:
         if node in self._places:  # another name of it
             return
         entry = node.entry
-        xattrs = _xattrs(path, entry, opaque=node.opaque)
+        xattrs = xattr.inline(path, entry, opaque=node.opaque)
         size = len(entry.target) if entry.kind is Kind.SYMLINK else entry.size
         extended = (
             (entry.seconds, entry.nanoseconds) != self._epoch
@@ -238,7 +229,7 @@ class _Writer:
             detail = inode.plain_at // BLOCK if inode.plain_at else 0
         elif entry.kind is Kind.CHARACTER or entry.kind is Kind.BLOCK_DEVICE:
             detail = (entry.minor & 0xFF) | (entry.major << 8) | ((entry.minor & ~0xFF) << 12)
-        count = (len(inode.xattrs) - _XATTR_HEAD) // 4 + 1 if inode.xattrs else 0
+        count = xattr.count(inode.xattrs)
         mode = entry.kind | entry.mode
         number = at // 32 & 0xFFFFFFFF
         if inode.extended:
@@ -366,36 +357,6 @@ def _directory_blocks(node: Node) -> tuple[list[list[bytes]], int]:
         current.append(name)
         used += need
     return blocks, BLOCK * (len(blocks) - 1) + used
-
-
-def _xattrs(path: bytes, entry: Entry, *, opaque: bool) -> bytes:
-    """An inode's attributes as they stand behind it; empty where there are none.
-
-    Left out are overlayfs's own marks: a layer says what it hides by whiteouts, and a redirect or a
-    metacopy mark from outside could show one file under another's name. Left out too are namespaces that
-    EROFS has no number for.
-    """
-    if not opaque and not entry.xattrs:
-        return b""
-    pairs = [pair for pair in entry.xattrs if not pair[0].startswith(_OVERLAY)]
-    if opaque:
-        pairs.append((_OVERLAY + b"opaque", b"y"))
-    out = bytearray()
-    for name, value in pairs:
-        index = _XATTR_WHOLE.get(name, 0)
-        rest = b""
-        for prefix, number in () if index else _XATTR_PREFIXES:
-            if name.startswith(prefix) and len(name) > len(prefix):
-                index, rest = number, name[len(prefix) :]
-        if not index:
-            continue
-        if len(name) > 255 or len(value) > 0xFFFF:
-            raise BadInput(f"layer: entry {shown(path)!r}: attribute {shown(name)!r} is too large")
-        item = struct.pack("<BBH", len(rest), index, len(value)) + rest + value
-        out += item + bytes(-len(item) % 4)
-    if len(out) > _XATTR_ROOM:
-        raise BadInput(f"layer: entry {shown(path)!r}: its attributes take {len(out)} bytes")
-    return bytes(_XATTR_HEAD) + out if out else b""
 
 
 def _up(value: int, to: int) -> int:

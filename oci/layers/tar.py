@@ -52,7 +52,6 @@ class TarReader:
         self._held = bytearray()
         self._want = BLOCK
         self._skip = 0
-        self._contents = 0  # bytes of the contents being skipped that are not padding
         self._body: Callable[[bytes], Entry | None] | None = None
         self._zeros = 0
         self._entries = 0
@@ -89,10 +88,9 @@ class TarReader:
             raise self._failure
         if self._zeros == 2:
             return
-        # Padding may be missing at the very end: some writers leave it out, and nothing is lost with it.
-        lacking = max(0, self._skip - (-self._contents % BLOCK))
-        if lacking or self._held or self._body is not None or self._records or self._long:
-            what = f"{lacking} bytes of contents are missing" if lacking else "inside a header"
+        # Padding counts: the kernel reads the tar by whole blocks and fails where the last one is short.
+        if self._skip or self._held or self._body is not None or self._records or self._long:
+            what = f"{self._skip} bytes of contents or padding lack" if self._skip else "inside a header"
             self._failure = BadInput(f"layer tar: archive is truncated at byte {self._received}: {what}")
             raise self._failure
 
@@ -108,7 +106,6 @@ class TarReader:
                 at += step
                 if self._skip:
                     break
-                self._contents = 0
             if self._held:
                 piece = data[at : at + self._want - len(self._held)]
                 self._held += piece
@@ -134,7 +131,6 @@ class TarReader:
 
     def _pass_over(self, size: int) -> None:
         """Let `size` bytes of contents and their padding go by."""
-        self._contents = size
         self._skip = size + (-size % BLOCK)
         self._want = BLOCK
         self._body = None
@@ -258,6 +254,8 @@ class TarReader:
             raise BadInput(f"layer tar: {self._where}: entry {shown(name)!r} is the root but no directory")
         offset = self._offset if size else 0
         mode, uid, gid = identity
+        if kind is Kind.SYMLINK:
+            mode = 0o777  # Linux has no other
         return Entry(path, kind, mode, uid, gid, *time, size, offset, None, target, xattrs, major, minor)
 
     def _extended(
@@ -335,7 +333,7 @@ class TarReader:
         runs(block, 386, 4)
         if not block[482]:
             return self._sparse(entry, flat, real, stored, self._offset, where)
-        self._skip = self._contents = 0
+        self._skip = 0
         self._collect(BLOCK, more)
         return None
 
@@ -359,7 +357,7 @@ class TarReader:
             ]
             return self._sparse(entry, flat, real, size - len(text), self._offset, where)
 
-        self._skip = self._contents = 0
+        self._skip = 0
         self._collect(BLOCK, more)
         return None
 

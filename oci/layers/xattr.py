@@ -1,0 +1,94 @@
+"""Extended attributes of an entry: which of them a layer may carry, and how EROFS keeps them in an inode.
+
+Knows one entry at a time. Format: Linux, fs/erofs/erofs_fs.h (inline attributes); for ACLs
+include/uapi/linux/posix_acl_xattr.h and acl(5).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from oci.errors import BadInput
+from oci.layers.entry import Entry, Kind, shown
+
+OPAQUE = (b"trusted.overlay.opaque", b"y")
+
+_HEAD = 12
+_ROOM = 4 * 0xFFFE  # what the 16-bit count of an inode can say
+_USER, _ACCESS, _DEFAULT, _TRUSTED, _SECURITY = 1, 2, 3, 4, 6
+_PREFIXES = ((b"user.", _USER), (b"trusted.", _TRUSTED), (b"security.", _SECURITY))
+_WHOLE = {b"system.posix_acl_access": _ACCESS, b"system.posix_acl_default": _DEFAULT}
+_OVERLAY = b"trusted.overlay."
+
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_ORDER = {1: 0, 2: 1, 4: 2, 8: 3, 16: 4, 32: 5}  # owner, users, group, groups, mask, others
+_ACL_ONCE = (1, 4, 32)
+
+
+def kept(path: bytes, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
+    """The attributes that the entry has in the layer's tree; `path` names it in errors.
+
+    Left out are overlayfs's own marks: a layer says what it hides by whiteouts, and a redirect or a
+    metacopy mark from outside could show one file under another's name. Left out too is what no file system
+    could hold: other namespaces, `user.` on anything but files and directories, ACLs of symlinks. BadInput
+    for a malformed ACL and for what is too large.
+    """
+    return tuple(pair for pair in entry.xattrs if _index(path, entry, *pair)[0])
+
+
+def inline(path: bytes, entry: Entry, *, opaque: bool) -> bytes:
+    """What stands behind the inode; empty where there is nothing to keep."""
+    if not opaque and not entry.xattrs:
+        return b""
+    pairs = [(*_index(path, entry, name, value), value) for name, value in entry.xattrs]
+    if opaque:
+        pairs.append((_TRUSTED, OPAQUE[0][len(b"trusted.") :], OPAQUE[1]))
+    out = bytearray()
+    for index, rest, value in pairs:
+        if index:
+            item = struct.pack("<BBH", len(rest), index, len(value)) + rest + value
+            out += item + bytes(-len(item) % 4)
+    if len(out) > _ROOM:
+        raise BadInput(f"layer: entry {shown(path)!r}: its attributes take {len(out)} bytes")
+    return bytes(_HEAD) + out if out else b""
+
+
+def count(attributes: bytes) -> int:
+    """How an inode says the length of `inline`'s result: the header as one, then units of four bytes."""
+    return (len(attributes) - _HEAD) // 4 + 1 if attributes else 0
+
+
+def _index(path: bytes, entry: Entry, name: bytes, value: bytes) -> tuple[int, bytes]:
+    """EROFS's number for the name's prefix, 0 to leave the attribute out, and the rest of the name."""
+    index, rest = _WHOLE.get(name, 0), b""
+    if index:
+        if entry.kind is Kind.SYMLINK or (index == _DEFAULT and entry.kind is not Kind.DIRECTORY):
+            return 0, b""
+        if not _is_acl(value):
+            raise BadInput(f"layer: entry {shown(path)!r}: attribute {shown(name)!r} is not an ACL")
+    else:
+        for prefix, number in _PREFIXES:
+            if name.startswith(prefix) and len(name) > len(prefix):
+                index, rest = number, name[len(prefix) :]
+        if name.startswith(_OVERLAY) or (index == _USER and entry.kind not in (Kind.FILE, Kind.DIRECTORY)):
+            return 0, b""
+    if index and (len(name) > 255 or len(value) > 0xFFFF):
+        raise BadInput(f"layer: entry {shown(path)!r}: attribute {shown(name)!r} is too large")
+    return index, rest
+
+
+def _is_acl(value: bytes) -> bool:
+    """Whether the kernel would have stored it: version 2, entries in order, the three basic ones, a mask
+    where single users or groups are named."""
+    if value[:4] != b"\2\0\0\0" or len(value) % _ACL_ENTRY.size != 4:
+        return False
+    entries = list(_ACL_ENTRY.iter_unpack(value[4:]))
+    tags = [tag for tag, _, _ in entries]
+    if any(tag not in _ACL_ORDER or permissions > 7 for tag, permissions, _ in entries):
+        return False
+    if any(tag in (2, 8) and identity == 0xFFFFFFFF for tag, _, identity in entries):
+        return False
+    if [_ACL_ORDER[tag] for tag in tags] != sorted(_ACL_ORDER[tag] for tag in tags):
+        return False
+    named = 2 in tags or 8 in tags
+    return all(tags.count(tag) == 1 for tag in _ACL_ONCE) and tags.count(16) in ((1,) if named else (0, 1))
