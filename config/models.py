@@ -29,7 +29,6 @@ from config.values import (
     Size,
     SocketPath,
     SocketPaths,
-    SomeTexts,
     Subnets,
     Texts,
 )
@@ -186,9 +185,6 @@ class ImageSettings(Table):
         default=(Path("/etc/crisp/certs.d"), Path("/etc/containerd/certs.d"), Path("/etc/docker/certs.d")),
         description="Directories with `HOST/hosts.toml`, CA and client certificates. The first that knows a"
         " host decides.",
-    )
-    short_name_registries: SomeTexts = Field(
-        default=("docker.io",), description="Registries tried, in order, for a name without one."
     )
     max_parallel_downloads: int = Field(
         default=6, ge=1, le=64, description="Downloads at the same time, over all pulls."

@@ -162,7 +162,6 @@ SocketPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_socket_path
 Paths = Annotated[tuple[AbsolutePath, ...], BeforeValidator(_array)]
 SocketPaths = Annotated[tuple[SocketPath, ...], BeforeValidator(_array), AfterValidator(_some)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_array)]
-SomeTexts = Annotated[tuple[str, ...], BeforeValidator(_array), AfterValidator(_some)]
 Subnet = Annotated[str, AfterValidator(_subnet)]
 Subnets = Annotated[
     tuple[Subnet, ...], BeforeValidator(_array), AfterValidator(_some), AfterValidator(_one_of_each_family)

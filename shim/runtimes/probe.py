@@ -39,14 +39,17 @@ async def probe_handlers(
     loaded: LoadedSettings,
     *,
     kernel: tuple[int, ...],
-    path: str = process.PATH,
+    path: str | None = None,
     timeout: float = PROBE_TIMEOUT,  # noqa: ASYNC109 - of each call, not of this one
 ) -> HandlerTable:
     """The handler table of this machine: those configured, and runc and crun where `path` has them.
 
-    `kernel` is the running kernel's version; `path` the directories to search, as in PATH; `timeout` the
-    limit in seconds of one call of a runtime. Never raises for a broken one: the table says what is wrong.
+    `kernel` is the running kernel's version; `path` the directories to search, as in PATH (None: the
+    daemon's own and the system's); `timeout` the limit in seconds of one call of a runtime. Never raises for
+    a broken one: the table says what is wrong.
     """
+    if path is None:
+        path = search_path(os.environ)
     candidates = await asyncio.to_thread(_candidates, loaded, path)
     entries = await asyncio.gather(
         *(_probe(candidate, loaded, kernel=kernel, path=path, limit=timeout) for candidate in candidates)
