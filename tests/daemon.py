@@ -330,7 +330,7 @@ def running(
 
 
 def warm_up(daemon: Daemon) -> None:
-    """Run a pod and remove it: the bridge, the monitors' group and lazily opened files are there afterwards."""
+    """Run a pod and remove it: then the bridge, the monitors' group and lazily opened files are there."""
     metadata = cri_pb2.PodSandboxMetadata(name="warm-up", namespace="default", uid="warm-up", attempt=0)
     config = cri_pb2.PodSandboxConfig(metadata=metadata)
     runtime = daemon.runtime()

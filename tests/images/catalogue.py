@@ -214,7 +214,7 @@ def _httpd() -> list[Entry]:
 def _nginx(port: int) -> list[Entry]:
     """Debian's nginx, taken out of its package: installing it would start it."""
     return [
-        *program(_unpacked("nginx") / "usr/sbin/nginx", "usr/sbin/nginx"),
+        *program(unpacked("nginx") / "usr/sbin/nginx", "usr/sbin/nginx"),
         directory("var/lib/nginx"),
         directory("var/log/nginx"),
         text("etc/nginx/nginx.conf", _NGINX.replace("PORT", str(port))),
@@ -222,7 +222,7 @@ def _nginx(port: int) -> list[Entry]:
     ]
 
 
-def _unpacked(package: str) -> Path:
+def unpacked(package: str) -> Path:
     """The files of a Debian package that is not installed, in the cache."""
     top = cache() / f"debian-{package}"
     if not top.exists():

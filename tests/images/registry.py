@@ -9,7 +9,6 @@ import http.client
 import json
 import queue
 import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -119,9 +118,8 @@ def write_hosts(
 
 @contextmanager
 def _running(storage: Path) -> Iterator[Registry]:
-    program = shutil.which("docker-registry", path="/usr/bin:/usr/sbin")
-    if program is None:
-        raise FileNotFoundError("docker-registry is not installed")
+    # Out of its package, because installing it would start a service.
+    program = catalogue.unpacked("docker-registry") / "usr/bin/docker-registry"
     with tempfile.TemporaryDirectory(prefix="crisp-registry.") as scratch:
         config = Path(scratch, "config.yml")
         config.write_text(_CONFIG.format(storage=storage))
