@@ -15,24 +15,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shim.facts.host import read_host_facts
-from shim.network.network import Network, make_network
-from shim.runtimes.oci import OciDriver
-
 from config.loading import LoadedSettings
 from config.models import Settings
 from oci.bundle.inputs import BundleDefaults, Rlimit
+from oci.errors import CrispError
 from oci.facts import CgroupDriver
 from shim import cgroups
 from shim.containers.exits import Exits
 from shim.containers.stop import Stops
 from shim.containers.verbs import Containers
+from shim.facts import host as host_facts
 from shim.images.settings import Limits, StoreSettings, Transfer
 from shim.images.store import ImageStore
 from shim.janitor import Janitor
 from shim.kernel.flock import Lock
 from shim.lifecycle.operations import Operations
 from shim.namespaces.pin import Namespaces
+from shim.network.network import Builtin, Network
+from shim.network.network import Limits as NetworkLimits
 from shim.node import Node
 from shim.paths import Paths
 from shim.pods.verbs import Pods
@@ -40,6 +40,7 @@ from shim.preparation import prepare, retire
 from shim.recovery import recover
 from shim.runtimes.driver import ExitListener
 from shim.runtimes.handlers import Handlers
+from shim.runtimes.oci import OciDriver
 from shim.runtimes.probe import probe_handlers
 from shim.runtimes.table import Handler
 from shim.state.store import Store
@@ -86,9 +87,17 @@ class Assembly:
         empty = not self.node.store.pods and not self.node.store.containers
         await self.node.store.close()
         if empty:
+            await self._retire()
+        self.lock.release()
+
+    async def _retire(self) -> None:
+        """With no pod left nothing of the daemon stays on the machine but its directories."""
+        try:
+            await self.network.retire()
             await asyncio.to_thread(self.namespaces.retire)
             await asyncio.to_thread(retire, self.node.paths)
-        self.lock.release()
+        except CrispError as error:
+            log.warning("something stays on the machine", extra={"error": str(error)})
 
 
 async def assemble(loaded: LoadedSettings, *, on_commit: Callable[[int], None] | None = None) -> Assembly:
@@ -100,7 +109,7 @@ async def assemble(loaded: LoadedSettings, *, on_commit: Callable[[int], None] |
     paths = Paths(state_dir=settings.state_dir, run_dir=settings.run_dir)
     lock = await asyncio.to_thread(prepare, paths)
     try:
-        host = await asyncio.to_thread(read_host_facts, driver=_cgroup_driver(settings))
+        host = await asyncio.to_thread(host_facts.gather, driver=_cgroup_driver(settings))
         table = await probe_handlers(loaded, kernel=host.kernel)
         store = await Store.open(paths.state_dir, on_commit=on_commit)
     except BaseException:
@@ -108,7 +117,7 @@ async def assemble(loaded: LoadedSettings, *, on_commit: Callable[[int], None] |
         raise
     namespaces = Namespaces(paths.run_dir)
     await asyncio.to_thread(namespaces.prepare)
-    network = make_network(settings.network, cache_dir=settings.cni_cache_dir, run_dir=paths.run_dir)
+    network = _network(settings)
     await network.start()
     images = ImageStore(paths.images, records=store, settings=_store_settings(settings))
     late = _LateListener()
@@ -170,6 +179,28 @@ def _driver(
         monitors=settings.cgroup.monitors or f"/{settings.cgroup.prefix}-monitors",
         timeout=float(settings.containers.runtime_timeout),
         exec_drain=float(settings.containers.exec_drain_timeout),
+    )
+
+
+def _network(settings: Settings) -> Network:
+    chosen = settings.network
+    builtin = Builtin(
+        bridge=chosen.builtin_bridge,
+        subnets=tuple(chosen.builtin_subnets),
+        data_dir=settings.run_dir / "leases",
+    )
+    return Network(
+        conf_dir=chosen.conf_dir,
+        bin_dirs=tuple(chosen.bin_dirs),
+        cache_dir=settings.cni_cache_dir,
+        max_confs=chosen.max_confs,
+        builtin=builtin if chosen.builtin else None,
+        preference=chosen.ip_preference,
+        limits=NetworkLimits(
+            add=float(chosen.add_timeout),
+            delete=float(chosen.del_timeout),
+            status=float(chosen.status_timeout),
+        ),
     )
 
 

@@ -89,7 +89,7 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
         undo.push("container", lambda: release(node, record))
         rootfs = await node.images.acquire_rootfs(id_, image.id, directory)
         rootfs_path = await driver.mount_rootfs(directory, rootfs)
-        seen = await look(node, record, pod, image, rootfs_path)
+        seen = await look(spec, image, rootfs_path)
         built = _build(node, driver, record, pod, image, place, seen)
         await asyncio.to_thread(_write_bundle, directory, built)
         for note in built.notes:
@@ -141,7 +141,6 @@ def _build(
             cgroup=place,
             mounts=seen.mounts,
             devices=seen.devices,
-            volumes=seen.volumes,
             localhost_seccomp=seen.localhost_seccomp,
         )
     )

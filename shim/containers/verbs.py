@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from oci.errors import Absent, CrispError
 from oci.workload import ContainerId, ContainerSpec, PodSpec
 from shim.containers import create, exec, remove, start, stop
 from shim.containers.exits import Exits
@@ -23,7 +22,7 @@ from shim.pods.lookup import get_pod
 from shim.records import ContainerRecord, ContainerState
 from shim.runtimes.driver import ExecResult
 from shim.state.codec import encode
-from shim.stats import ContainerUsage, container_usage
+from shim.stats import ContainerUsage, container_usage, container_usages
 
 
 class Containers:
@@ -84,17 +83,21 @@ class Containers:
 
     async def stats(self, realm: str, id_: str, /) -> ContainerUsage:
         """ContainerStats: of one that does not run only what outlives it."""
-        return await self._usage(self.get(realm, id_))
+        record = self.get(realm, id_)
+        return await container_usage(
+            record, host=self._node.host, directory=self._node.paths.container(record.id)
+        )
 
     async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[ContainerUsage]:
         """Those of `ids` that run; one that ends meanwhile is left out."""
-        found: list[ContainerUsage] = []
-        for id_ in ids:
-            with suppress(Absent):
-                record = self.get(realm, id_)
-                if record.state is ContainerState.RUNNING:
-                    found.append(await self._usage(record))
-        return found
+        wanted = set(ids)
+        running = [
+            (record, self._node.paths.container(record.id))
+            for record in self.all(realm)
+            if record.id in wanted and record.state is ContainerState.RUNNING
+        ]
+        usages = await container_usages(running, host=self._node.host)
+        return [u for u in usages if u.cpu is not None and u.id in self._node.store.containers]
 
     async def describe(self, container: ContainerRecord, /) -> Mapping[str, Any]:
         """The verbose status: process, record and OCI configuration."""
@@ -112,12 +115,3 @@ class Containers:
             "config": encode(container.spec),
             "runtimeSpec": spec,
         }
-
-    async def _usage(self, record: ContainerRecord) -> ContainerUsage:
-        try:
-            return await container_usage(
-                record, host=self._node.host, directory=self._node.paths.container(record.id)
-            )
-        except CrispError:
-            get_container(self._node.store, record.realm, record.id)  # gone meanwhile: Absent
-            raise

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from oci.bundle.podfiles import hostname_file, hosts_file, resolv_conf
-
 from oci.bundle.inputs import PodFiles
+from oci.bundle.podfiles import hostname_file, hosts_file, resolv_conf
 from oci.workload import NamespaceMode, PodSpec
 from shim.files import make_private_directory, remove_tree, write_atomic
 from shim.kernel import mount
@@ -52,7 +51,7 @@ def _make(spec: PodSpec, directory: Path, hostname: str, shm_size: int) -> None:
     host_hosts = _read(Path("/etc/hosts"))
     host_resolv = _read(Path("/etc/resolv.conf"))
     # Readable by every user of the containers that they are mounted into.
-    write_atomic(directory / "hosts", hosts_file(host_hosts).encode(), mode=0o644)
+    write_atomic(directory / "hosts", hosts_file(host_hosts, hostname=hostname).encode(), mode=0o644)
     write_atomic(directory / "hostname", hostname_file(hostname).encode(), mode=0o644)
     write_atomic(directory / "resolv.conf", resolv_conf(spec.dns, host_resolv).encode(), mode=0o644)
     if spec.security.namespaces.ipc is not NamespaceMode.NODE:

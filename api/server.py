@@ -1,0 +1,137 @@
+"""The gRPC servers of one daemon: kubelet's sockets, the realm of `crisp run`, the admin service."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc.aio
+
+from api.admin_service import AdminService
+from api.binding import bind
+from api.client import MESSAGE_LIMIT
+from api.composition import Assembly
+from api.door import Door
+from api.image_service import ImageService
+from api.node_status import NodeReport, crisp_version
+from api.ports import DaemonInfo
+from api.proto import admin_pb2, cri_pb2
+from api.runtime_service import RuntimeService
+from api.sockets import protect
+from api.unbuilt import UNBUILT
+from config.effective import explain
+from oci.errors import Internal
+from shim.doctor import examine
+
+KUBELET_REALM = "kubelet"
+RUN_REALM = "run"
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+    ("grpc.so_reuseport", 0),
+]
+
+
+class Server:
+    """Listens from `start` on; until `ready` every call is answered Unavailable."""
+
+    def __init__(self, assembly: Assembly, *, started_at: int) -> None:
+        self._assembly = assembly
+        self._started_at = started_at
+        self._ready_at = 0
+        self._servers: list[grpc.aio.Server] = []
+
+    async def start(self) -> None:
+        """Bind every socket. Raises Internal naming the one that cannot be."""
+        settings = self._assembly.node.settings
+        kubelet = self._cri(KUBELET_REALM)
+        run = self._cri(RUN_REALM)
+        admin = grpc.aio.server(options=_OPTIONS)
+        bind(
+            admin,
+            admin_pb2.DESCRIPTOR.services_by_name["Admin"],
+            self._admin(),
+            door=self._door(),
+            unbuilt={},
+        )
+        for server, paths in (
+            (kubelet, settings.listen),
+            (run, [settings.run_socket]),
+            (admin, [settings.admin_socket]),
+        ):
+            self._servers.append(server)
+            await _listen(server, paths)
+
+    def ready(self) -> None:
+        """Recovery is done: serve."""
+        self._ready_at = time.time_ns()
+
+    async def stop(self, *, grace: float) -> None:
+        """Take nothing new, let calls finish for `grace` seconds, then end them."""
+        for server in self._servers:
+            await server.stop(grace)
+        self._servers.clear()
+
+    def _door(self) -> Door:
+        return Door(
+            not_ready=lambda: "" if self._ready_at else "the daemon compares its records with the machine"
+        )
+
+    def _cri(self, realm: str) -> grpc.aio.Server:
+        parts = self._assembly
+        server = grpc.aio.server(options=_OPTIONS)
+        report = NodeReport(parts.node, parts.handlers.table, parts.loaded)
+        services = cri_pb2.DESCRIPTOR.services_by_name
+        runtime = RuntimeService(
+            realm=realm, pods=parts.pods, containers=parts.containers, images=parts.images, node=report
+        )
+        image = ImageService(images=parts.images, check_handler=parts.handlers.table.resolve)
+        for name, service in (("RuntimeService", runtime), ("ImageService", image)):
+            bind(server, services[name], service, door=self._door(), unbuilt=UNBUILT)
+        return server
+
+    def _admin(self) -> AdminService:
+        parts = self._assembly
+        return AdminService(
+            records=parts.node.store,
+            paths=parts.node.paths,
+            images=parts.images,
+            handlers=parts.handlers.table,
+            daemon=self._info,
+            settings=lambda: explain(parts.loaded),
+            doctor=lambda: examine(parts.node, parts.handlers.table),
+        )
+
+    def _info(self) -> DaemonInfo:
+        settings = self._assembly.node.settings
+        return DaemonInfo(
+            version=crisp_version(),
+            pid=os.getpid(),
+            started_at=self._started_at,
+            ready_at=self._ready_at,
+            state_directory=str(settings.state_dir),
+            run_directory=str(settings.run_dir),
+            realms={
+                KUBELET_REALM: tuple(map(str, settings.listen)),
+                RUN_REALM: (str(settings.run_socket),),
+            },
+        )
+
+
+async def _listen(server: grpc.aio.Server, paths: Sequence[Path]) -> None:
+    # The socket must never be open to others, not even between bind and chmod.
+    mask = os.umask(0o117)
+    try:
+        for path in paths:
+            try:
+                server.add_insecure_port(f"unix:{path}")
+            except RuntimeError as error:
+                raise Internal(f"socket {path}: cannot listen: {error}") from error
+        await server.start()
+    finally:
+        os.umask(mask)
+    for path in paths:
+        protect(path)
