@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from api.changes import Feed, follow
-from api.ports import Check, DaemonInfo, FsckReport
+from api.ports import DaemonInfo
 from api.proto import admin_pb2
 from api.translate import admin, checks
 from config.effective import Row
@@ -23,6 +23,7 @@ from oci import ids
 from oci.reference import parse
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, PodId
+from shim.doctor import Check
 from shim.images.progress import PullProgress
 from shim.paths import Paths
 from shim.records import ContainerRecord, ImageRecord, PodRecord
@@ -52,7 +53,7 @@ class ImageVerbs(Protocol):
 
 
 class AdminService:
-    """`daemon` and `settings` answer from memory; `doctor` and `fsck` (True repairs) look at the machine."""
+    """`daemon` and `settings` answer from memory; `doctor` looks at the machine."""
 
     def __init__(
         self,
@@ -64,7 +65,6 @@ class AdminService:
         daemon: Callable[[], DaemonInfo],
         settings: Callable[[], Sequence[Row]],
         doctor: Callable[[], Awaitable[Sequence[Check]]],
-        fsck: Callable[[bool], Awaitable[FsckReport]],
     ) -> None:
         self._records = records
         self._paths = paths
@@ -73,7 +73,6 @@ class AdminService:
         self._daemon = daemon
         self._settings = settings
         self._doctor = doctor
-        self._fsck = fsck
 
     async def daemon(self, _request: admin_pb2.DaemonRequest) -> admin_pb2.DaemonResponse:
         return admin.daemon(self._daemon(), resident=_resident())
@@ -146,9 +145,6 @@ class AdminService:
 
     async def doctor(self, _request: admin_pb2.DoctorRequest) -> admin_pb2.DoctorResponse:
         return admin_pb2.DoctorResponse(checks=[admin.check(found) for found in await self._doctor()])
-
-    async def fsck(self, request: admin_pb2.FsckRequest) -> admin_pb2.FsckResponse:
-        return admin.fsck(await self._fsck(request.repair))
 
     def _pods(self, realm: str) -> list[PodRecord]:
         return [pod for pod in self._records.pods.values() if realm in ("", pod.realm)]

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from config.loading import LoadedSettings
 from config.models import Settings
-from oci.bundle.inputs import BundleDefaults, Rlimit
+from oci.cgroup import slice_path
 from oci.errors import CrispError
 from oci.facts import CgroupDriver
 from shim import cgroups
 from shim.containers.exits import Exits
 from shim.containers.stop import Stops
 from shim.containers.verbs import Containers
+from shim.defaults import bundle_defaults
 from shim.facts import host as host_facts
 from shim.images.settings import Limits, StoreSettings, Transfer
 from shim.images.store import ImageStore
@@ -131,7 +132,7 @@ async def assemble(loaded: LoadedSettings, *, on_commit: Callable[[int], None] |
         paths=paths,
         host=host,
         boot_id=await asyncio.to_thread(_boot_id),
-        defaults=_bundle_defaults(settings),
+        defaults=bundle_defaults(settings.containers),
         store=store,
         operations=Operations(),
         handlers=handlers,
@@ -176,10 +177,18 @@ def _driver(
         exits=exits,
         hierarchies=cgroups.find_hierarchies(),
         systemd=systemd,
-        monitors=settings.cgroup.monitors or f"/{settings.cgroup.prefix}-monitors",
+        monitors=_monitors(settings, systemd=systemd),
         timeout=float(settings.containers.runtime_timeout),
         exec_drain=float(settings.containers.exec_drain_timeout),
     )
+
+
+def _monitors(settings: Settings, *, systemd: bool) -> str:
+    """The cgroup of all conmons, as a path below each hierarchy."""
+    chosen = settings.cgroup.monitors
+    if systemd:
+        return slice_path(chosen or f"{settings.cgroup.prefix}-monitors.slice")
+    return chosen or f"/{settings.cgroup.prefix}-monitors"
 
 
 def _network(settings: Settings) -> Network:
@@ -206,23 +215,6 @@ def _network(settings: Settings) -> Network:
 
 def _cgroup_driver(settings: Settings) -> CgroupDriver | None:
     return None if settings.cgroup.driver == "auto" else CgroupDriver(settings.cgroup.driver)
-
-
-def _bundle_defaults(settings: Settings) -> BundleDefaults:
-    containers = settings.containers
-    rlimits = {
-        f"RLIMIT_{name.upper()}": Rlimit(soft=limit.soft, hard=limit.hard)
-        for name, limit in containers.default_ulimits.items()
-    }
-    base = BundleDefaults(
-        capabilities=tuple(containers.default_capabilities),
-        seccomp_when_unset=containers.unset_seccomp == "runtime-default",
-    )
-    if not rlimits:
-        return base
-    return BundleDefaults(
-        capabilities=base.capabilities, seccomp_when_unset=base.seccomp_when_unset, rlimits=rlimits
-    )
 
 
 def _store_settings(settings: Settings) -> StoreSettings:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Protocol
 
 from oci.registry_auth import Credentials
@@ -150,32 +149,3 @@ class DaemonInfo:
     state_directory: str
     run_directory: str
     realms: Mapping[str, tuple[str, ...]]  # name -> paths of its CRI sockets
-
-
-class Verdict(Enum):
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    area: str
-    name: str
-    verdict: Verdict
-    found: str
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    kind: str
-    id: str
-    problem: str
-    repaired: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FsckReport:
-    examined: int
-    findings: tuple[Finding, ...] = ()

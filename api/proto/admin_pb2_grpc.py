@@ -85,11 +85,6 @@ class AdminStub:
                 request_serializer=api_dot_proto_dot_admin__pb2.DoctorRequest.SerializeToString,
                 response_deserializer=api_dot_proto_dot_admin__pb2.DoctorResponse.FromString,
                 _registered_method=True)
-        self.Fsck = channel.unary_unary(
-                '/crisp.admin.v1.Admin/Fsck',
-                request_serializer=api_dot_proto_dot_admin__pb2.FsckRequest.SerializeToString,
-                response_deserializer=api_dot_proto_dot_admin__pb2.FsckResponse.FromString,
-                _registered_method=True)
 
 
 class AdminServicer:
@@ -166,13 +161,6 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Fsck(self, request, context):
-        """Compares the state with the machine and the objects' own directories.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -225,11 +213,6 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Doctor,
                     request_deserializer=api_dot_proto_dot_admin__pb2.DoctorRequest.FromString,
                     response_serializer=api_dot_proto_dot_admin__pb2.DoctorResponse.SerializeToString,
-            ),
-            'Fsck': grpc.unary_unary_rpc_method_handler(
-                    servicer.Fsck,
-                    request_deserializer=api_dot_proto_dot_admin__pb2.FsckRequest.FromString,
-                    response_serializer=api_dot_proto_dot_admin__pb2.FsckResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -503,33 +486,6 @@ class Admin:
             '/crisp.admin.v1.Admin/Doctor',
             api_dot_proto_dot_admin__pb2.DoctorRequest.SerializeToString,
             api_dot_proto_dot_admin__pb2.DoctorResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Fsck(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/crisp.admin.v1.Admin/Fsck',
-            api_dot_proto_dot_admin__pb2.FsckRequest.SerializeToString,
-            api_dot_proto_dot_admin__pb2.FsckResponse.FromString,
             options,
             channel_credentials,
             insecure,

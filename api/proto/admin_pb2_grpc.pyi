@@ -57,8 +57,6 @@ class AdminStub:
     """Every setting with its value and where that came from."""
     Doctor: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DoctorRequest, _admin_pb2.DoctorResponse]
     """Looks at kernel, cgroups, capabilities, binaries and network, and says what to do."""
-    Fsck: _grpc.UnaryUnaryMultiCallable[_admin_pb2.FsckRequest, _admin_pb2.FsckResponse]
-    """Compares the state with the machine and the objects' own directories."""
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -85,8 +83,6 @@ class AdminAsyncStub(AdminStub):
     """Every setting with its value and where that came from."""
     Doctor: _aio.UnaryUnaryMultiCallable[_admin_pb2.DoctorRequest, _admin_pb2.DoctorResponse]  # type: ignore[assignment]
     """Looks at kernel, cgroups, capabilities, binaries and network, and says what to do."""
-    Fsck: _aio.UnaryUnaryMultiCallable[_admin_pb2.FsckRequest, _admin_pb2.FsckResponse]  # type: ignore[assignment]
-    """Compares the state with the machine and the objects' own directories."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     """The node's own tools are the caller: the `crisp` command, and scripts through its JSON."""
@@ -170,13 +166,5 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.DoctorResponse, _abc.Awaitable[_admin_pb2.DoctorResponse]]:
         """Looks at kernel, cgroups, capabilities, binaries and network, and says what to do."""
-
-    @_abc_1.abstractmethod
-    def Fsck(
-        self,
-        request: _admin_pb2.FsckRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.FsckResponse, _abc.Awaitable[_admin_pb2.FsckResponse]]:
-        """Compares the state with the machine and the objects' own directories."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from api.ports import Check, DaemonInfo, FsckReport, Verdict
+from api.ports import DaemonInfo
 from api.proto import admin_pb2
 from config.effective import Row
+from shim.doctor import Check, Verdict
 from shim.images.progress import PullProgress
 from shim.records import ContainerRecord, ContainerState, ImageRecord, PodRecord, PodState
 from shim.runtimes.table import HandlerTable
@@ -163,16 +164,4 @@ def check(found: Check) -> admin_pb2.Check:
         verdict=_VERDICTS[found.verdict],
         found=found.found,
         advice=found.advice,
-    )
-
-
-def fsck(report: FsckReport) -> admin_pb2.FsckResponse:
-    return admin_pb2.FsckResponse(
-        examined=report.examined,
-        findings=[
-            admin_pb2.Finding(
-                kind=finding.kind, id=finding.id, problem=finding.problem, repaired=finding.repaired
-            )
-            for finding in report.findings
-        ],
     )
