@@ -32,6 +32,7 @@ _MOST_LINKS = 40  # MAXSYMLINKS of the kernel
 _NUMBER = re.compile(r"[0-9]+\Z")
 _NUMBER_LIKE = re.compile(r"[+-]?[0-9]+\Z")
 _FIELD = "config.linux.security_context"
+_POD_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +56,15 @@ def resolve_user(rootfs: str | Path, choice: UserChoice, image_user: str) -> Res
     account: _Account | None
     if _NUMBER_LIKE.match(user_text):
         uid = _id(field, user_text)
-        account = next(
-            (one for one in accounts if one.uid.lstrip("0") == str(uid).lstrip("0") and one.uid), None
-        )
+        account = next((one for one in accounts if _is_number(one.uid, uid)), None)
     else:
         account = next((one for one in accounts if one.name == user_text), None)
-        if account is None:
-            if user_text != "root":
-                raise BadInput(f"{field}: user {user_text[:80]!r} is not in the image's /etc/passwd")
+        if account is not None:
+            uid = _id(f"{field}: uid of {user_text[:80]!r} in the image's /etc/passwd", account.uid)
+        elif user_text == "root":
             uid = 0  # an image without a passwd still has root
         else:
-            uid = _id(f"{field}: uid of {user_text[:80]!r} in the image's /etc/passwd", account.uid)
+            raise BadInput(f"{field}: user {user_text[:80]!r} is not in the image's /etc/passwd")
     gid = _gid(rootfs, field, group_text, account)
     groups = {gid, *(_id(f"{_FIELD}.supplemental_groups", str(one)) for one in choice.supplemental_groups)}
     if not choice.strict_groups and account is not None:
@@ -88,11 +87,13 @@ def _wanted(choice: UserChoice, image_user: str) -> tuple[str, str, str]:
             user, field = str(choice.uid), f"{_FIELD}.run_as_user"
         else:
             user, field = choice.username, f"{_FIELD}.run_as_username"
+            if _NUMBER_LIKE.match(user):
+                raise BadInput(f"{field}: {user[:40]!r} is a number, which run_as_user is for")
         return user, "" if choice.gid is None else str(choice.gid), field
     if choice.gid is not None:
         raise BadInput(f"{_FIELD}.run_as_group: set without run_as_user or run_as_username")
     user, _, group = image_user.partition(":")
-    return user or "root", group, "image USER"
+    return user or "0", group, "image USER"
 
 
 def _gid(rootfs: str | Path, field: str, group: str, account: _Account | None) -> int:
@@ -112,6 +113,10 @@ def _id(field: str, text: str) -> int:
     if not _NUMBER.match(text) or len(text) > 32 or int(text) > HIGHEST_ID:
         raise BadInput(f"{field}: {text[:40]!r} is not a number from 0 to {HIGHEST_ID}")
     return int(text)
+
+
+def _is_number(text: str, number: int) -> bool:
+    return _NUMBER.match(text) is not None and len(text) <= 32 and int(text) == number
 
 
 def _home(account: _Account | None) -> str:
@@ -200,24 +205,26 @@ def check_working_dir(rootfs: str | Path, path: str) -> str:
 def check_mount_targets(rootfs: str | Path, targets: Iterable[str]) -> None:
     """Refuse a root file system whose links lead mounts elsewhere than they say.
 
-    /proc, /sys and /dev must not be links (CVE-2023-28642); no target may lead above the root, onto the root
-    itself, or into /proc (CVE-2019-16884). Raises BadInput naming the path.
+    /proc, /sys and /dev must not be links (CVE-2023-28642); no target, nor one of the pod's files, may lead
+    onto the root itself or into /proc (CVE-2019-16884). Raises BadInput naming the path.
     """
     for path in ("/proc", "/sys", "/dev"):
         if (Path(rootfs) / path[1:]).is_symlink():
             raise BadInput(f"the image's {path} is a symbolic link, mounts cannot be trusted to it")
-    for target in targets:
-        place = resolve_inside(rootfs, target, field=f"mount target {target!r}")
+    for target in (*_POD_FILES, *targets):
+        normal = absolute_path("mount target", target)
+        field = f"mount target {normal!r}"
+        place = resolve_inside(rootfs, normal, field=field, climb=True)
         inside_proc = place == "/proc" or place.startswith("/proc/")
-        if place == "/" or (inside_proc and place != target):
-            raise BadInput(f"mount target {target!r}: links in the image lead it to {place!r}")
+        if place == "/" or (inside_proc and place != normal):
+            raise BadInput(f"{field}: links in the image lead it to {place!r}")
 
 
-def resolve_inside(rootfs: str | Path, path: str, *, field: str) -> str:
+def resolve_inside(rootfs: str | Path, path: str, *, field: str, climb: bool = False) -> str:
     """Where an absolute path leads when `rootfs` is the root; what does not exist is taken as it stands.
 
-    Raises BadInput when a link climbs above the root, or after 40 links. The root file system must not be
-    changing: nobody runs in it yet.
+    Raises BadInput after 40 links, and when a link climbs above the root; with `climb` it stays at the root,
+    as the kernel has it. The root file system must not be changing: nobody runs in it yet.
     """
     top = os.fspath(rootfs)
     resolved: list[str] = []
@@ -228,9 +235,10 @@ def resolve_inside(rootfs: str | Path, path: str, *, field: str) -> str:
         if part in ("", "."):
             continue
         if part == "..":
-            if not resolved:
-                raise BadInput(f"{field}: leads above the root file system")
-            resolved.pop()
+            if resolved:
+                resolved.pop()
+            elif not climb:
+                raise BadInput(f"{field}: {path!r} leads above the root file system")
             continue
         try:
             link = os.readlink("/".join((top, *resolved, part)))  # noqa: PTH115 -- joined by hand, never normalised
@@ -239,7 +247,7 @@ def resolve_inside(rootfs: str | Path, path: str, *, field: str) -> str:
             continue
         links += 1
         if links > _MOST_LINKS:
-            raise BadInput(f"{field}: over {_MOST_LINKS} symbolic links (ELOOP)")
+            raise BadInput(f"{field}: {path!r} leads over {_MOST_LINKS} symbolic links (ELOOP)")
         if link.startswith("/"):
             resolved.clear()
         pending.extend(link.split("/")[::-1])
