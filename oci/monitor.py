@@ -62,7 +62,7 @@ def monitor_argv(monitor: Monitor) -> list[str]:
         str(monitor.program),
         "--bundle", str(monitor.bundle),
         "--cid", monitor.id,
-        "--cuuid", monitor.id,
+        "--cuuid", link_name(monitor.id),
         "--name", monitor.id,
         "--exit-dir", str(monitor.exit_directory),
         "--persist-dir", str(monitor.persist_directory),
@@ -141,12 +141,17 @@ def parse_pid(data: bytes) -> int | None:
     return pid if pid > 0 else None
 
 
+def link_name(container: str) -> str:
+    """The name of the link to a bundle in the socket directory: 64 bits of the id, for shortness."""
+    return container[:16]
+
+
 def attach_path(socket_directory: Path, container: str) -> Path:
     """Where the attach socket of a container is reached: through a link to its bundle.
 
     Raises ValueError when the path is too long for a unix socket.
     """
-    path = socket_directory / container / "attach"
+    path = socket_directory / link_name(container) / "attach"
     if len(bytes(path)) > SOCKET_PATH_LIMIT:
         raise ValueError(f"{path} is longer than {SOCKET_PATH_LIMIT} bytes, too long for a unix socket")
     return path

@@ -50,6 +50,11 @@ class MonitorFiles:
         return self.run_dir / "attach"
 
     @property
+    def link(self) -> Path:
+        """The link to the bundle, which conmon makes and 2.1.6 leaves behind."""
+        return self.attach / words.link_name(self.id)
+
+    @property
     def exit_file(self) -> Path:
         return self.exits / self.id
 
@@ -177,7 +182,7 @@ def prepare(files: MonitorFiles, log_path: Path | None) -> None:
         words.attach_path(files.attach, files.id)
     except ValueError as error:
         raise BadInput(f"run_dir: {error}") from error
-    for stale in (files.container_pid, files.monitor_pid, files.exit_file, files.attach / files.id):
+    for stale in (files.container_pid, files.monitor_pid, files.exit_file, files.link):
         stale.unlink(missing_ok=True)
     for stale in words.leftovers(files.bundle):
         stale.unlink(missing_ok=True)
@@ -207,7 +212,7 @@ def make_log(path: Path) -> None:
 
 def remove_leftovers(files: MonitorFiles) -> None:
     """Remove what a monitor that is gone has left: link, sockets, fifos, exit and OOM files. Blocking."""
-    for path in (files.attach / files.id, files.exit_file, files.container_pid, files.monitor_pid):
+    for path in (files.link, files.exit_file, files.container_pid, files.monitor_pid):
         path.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for path in words.leftovers(files.bundle):

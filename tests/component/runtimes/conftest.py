@@ -1,0 +1,54 @@
+"""A rig for each real runtime, and the directories that the leak check looks into."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.component.runtimes.rig import Rig, make_rootfs
+from tests.leaks import Scope
+
+RUNTIMES = ("runc", "crun")
+
+Story = Callable[[Rig], Awaitable[None]]
+Play = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rootfs(tmp_path_factory.mktemp("rootfs") / "rootfs")
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def leak_scope(tmp_path: Path) -> Scope:
+    """Logs, bundles and the run directory are the test's own; nothing of a container may stay in them."""
+    return Scope(directories=(tmp_path / "run", tmp_path / "root"), expected=EXPECTED)
+
+
+EXPECTED = ("path */run/exits", "path */run/attach", "path */run/execs", "path */run/logs")
+
+
+@pytest.fixture
+def play(runtime: str, tmp_path: Path, rootfs: Path) -> Play:
+    """Run a story with a rig, and take everything down after it, whatever happened."""
+
+    def run(story: Story, *, real: str = runtime, **options: object) -> None:
+        async def whole() -> None:
+            rig = Rig(runtime=real, base=tmp_path, rootfs=rootfs, **options)  # type: ignore[arg-type]
+            try:
+                await story(rig)
+            finally:
+                rig.binary, rig.monitor = None, Path("/usr/bin/conmon")
+                await rig.close()
+
+        asyncio.run(whole(), debug=True)
+
+    return run

@@ -1,0 +1,234 @@
+"""Containers for tests of the driver: a busybox root file system, a small configuration, exits kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from oci.features import HandlerFeatures, RuntimeVersion
+from oci.workload import ContainerId, PodId
+from shim import cgroups
+from shim.kernel import libc
+from shim.runtimes.driver import ExecRequest, Exit, Target
+from shim.runtimes.oci import OciDriver
+from shim.runtimes.table import Handler
+
+PARENT = "/crisp-test-driver"
+MONITORS = "/crisp-test-driver-monitors"
+_IN_MODIFY = 0x2
+
+
+def make_rootfs(directory: Path) -> Path:
+    """busybox with what it is linked to, and a link for each applet that the tests use."""
+    busybox = shutil.which("busybox", path="/usr/bin:/bin")
+    assert busybox is not None, "the package busybox is not installed"
+    for name in ("bin", "proc", "dev", "tmp", "etc"):
+        (directory / name).mkdir(parents=True)
+    shutil.copy(busybox, directory / "bin/busybox")
+    linked = subprocess.run(["ldd", busybox], capture_output=True, text=True, check=False).stdout
+    for library in re.findall(r"(/\S+)", linked):
+        place = directory / library.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, place)
+    for applet in ("sh", "sleep", "true", "echo", "cat", "kill", "ps", "seq", "tail", "setsid", "printf",
+                   "head", "tr", "yes", "dd", "usleep", "id", "mkfifo"):  # fmt: skip
+        (directory / "bin" / applet).symlink_to("busybox")
+    (directory / "etc/plain").write_text("not a program\n")
+    return directory
+
+
+@dataclass
+class Rig:
+    """One handler with directories of its own. `driver` can be opened again and again, as a restart does."""
+
+    runtime: str
+    base: Path
+    rootfs: Path
+    binary: Path | None = None
+    monitor: Path = Path("/usr/bin/conmon")
+    options: dict[str, Any] = field(default_factory=dict)
+    exits: dict[str, list[Exit]] = field(default_factory=dict)
+    targets: list[Target] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.cgroups = cgroups.Cgroups(cgroups.find_hierarchies())
+
+    def handler(self) -> Handler:
+        found = self.binary or Path(str(shutil.which(self.runtime, path="/usr/sbin:/usr/bin:/sbin:/bin")))
+        return Handler(
+            name=self.runtime,
+            kind="oci",
+            binary=found,
+            root=self.base / "root",
+            monitor=self.monitor,
+            monitor_version="2.1.6",
+            version=RuntimeVersion(name=self.runtime, version="0"),
+            features=HandlerFeatures(),
+            source="a test",
+        )
+
+    @contextlib.asynccontextmanager
+    async def driver(self, **options: Any) -> AsyncIterator[OciDriver]:
+        """A driver as one life of the daemon has it."""
+        driver = OciDriver(
+            self.handler(),
+            run_dir=self.base / "run",
+            exits=self._ended,
+            hierarchies=self.cgroups.hierarchies,
+            systemd=False,
+            monitors=MONITORS,
+            **{**self.options, **options},
+        )
+        try:
+            yield driver
+        finally:
+            await driver.close()
+
+    def _ended(self, container: ContainerId, ended: Exit) -> None:
+        self.exits.setdefault(container, []).append(ended)
+        self.changed.set()
+
+    async def ended(self, target: Target, *, within: float = 15.0) -> Exit:
+        """The container's exit; it must be told exactly once."""
+        async with asyncio.timeout(within):
+            while target.id not in self.exits:
+                self.changed.clear()
+                await self.changed.wait()
+        (only,) = self.exits[target.id]
+        return only
+
+    def target(self, **changed: Any) -> Target:
+        """A new container's place."""
+        id_ = ContainerId(secrets.token_hex(32))
+        directory = self.base / id_
+        directory.mkdir()
+        target = Target(
+            id=id_,
+            pod_id=PodId("f" * 64),
+            directory=directory,
+            log_path=self.base / "logs" / id_ / "0.log",
+            tty=False,
+            stdin=False,
+            stdin_once=False,
+            cgroup=f"{PARENT}/{id_}",
+        )
+        target = replace(target, **changed)
+        self.targets.append(target)
+        return target
+
+    def spec(
+        self, target: Target, args: Sequence[str], *, own_pids: bool = True, **more: Any
+    ) -> dict[str, Any]:
+        """A small configuration. `memory` limits it, in bytes."""
+        kinds = ["mount", "ipc", "uts", "network", *(["pid"] if own_pids else [])]
+        resources: dict[str, Any] = {"devices": [{"allow": False, "access": "rwm"}]}
+        if memory := more.get("memory"):
+            resources["memory"] = {"limit": memory, "swap": memory}
+        mounts = [{"destination": "/proc", "type": "proc", "source": "proc"}]
+        if not own_pids:  # a new proc cannot be mounted for the host's pids in all environments
+            mounts = [{"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind", "ro"]}]
+        return {
+            "ociVersion": "1.0.2",
+            "process": self.process(args, terminal=target.tty),
+            "root": {"path": str(self.rootfs), "readonly": True},
+            "mounts": [
+                *mounts,
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+                {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance"]},
+                {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},
+            ],
+            "linux": {
+                "cgroupsPath": target.cgroup,
+                "namespaces": [{"type": kind} for kind in kinds],
+                "resources": resources,
+            },
+        }
+
+    @staticmethod
+    def process(args: Sequence[str], *, terminal: bool = False) -> dict[str, Any]:
+        return {
+            "terminal": terminal,
+            "user": {"uid": 0, "gid": 0},
+            "args": list(args),
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+        }
+
+    def exec(self, *args: str, timeout: float | None = 10.0, **more: Any) -> ExecRequest:
+        return ExecRequest(process=self.process(args), timeout=timeout, **more)
+
+    async def create(self, driver: OciDriver, *args: str, own_pids: bool = True, **changed: Any) -> Target:
+        memory = changed.pop("memory", None)
+        target = self.target(**changed)
+        created = await driver.create(target, self.spec(target, args, own_pids=own_pids, memory=memory))
+        target = replace(target, process=created.process, monitor=created.monitor)
+        self.targets[-1] = target
+        return target
+
+    async def run(self, driver: OciDriver, *args: str, **more: Any) -> Target:
+        target = await self.create(driver, *args, **more)
+        await driver.start(target)
+        return target
+
+    def processes(self, target: Target) -> list[int]:
+        return self.cgroups.processes(target.cgroup)
+
+    async def close(self) -> None:
+        """Delete every container and the cgroups; then the leak check looks."""
+        async with self.driver() as driver:
+            for target in self.targets:
+                await driver.delete(target)
+        self.cgroups.remove(PARENT)
+        self.cgroups.remove(MONITORS)
+
+
+def log_lines(target: Target) -> list[tuple[str, str, str]]:
+    """(stream, tag, text) of each line of the container's log."""
+    assert target.log_path is not None
+    return [
+        (stream, tag, text)
+        for _, stream, tag, text in (
+            line.split(" ", 3) for line in target.log_path.read_text().split("\n") if line
+        )
+    ]
+
+
+def output(target: Target, stream: str = "stdout") -> str:
+    """What the container wrote, put together again from its log."""
+    return "".join(
+        text + ("\n" if tag == "F" else "") for name, tag, text in log_lines(target) if name == stream
+    )
+
+
+async def written(target: Target, words: bytes) -> None:
+    """Wait until the container's output holds these words."""
+    assert target.log_path is not None
+    log = target.log_path
+    changed = asyncio.Event()
+    descriptor = libc.call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        os.read(descriptor, 65536)
+        changed.set()
+
+    loop.add_reader(descriptor, readable)
+    try:
+        libc.call("inotify_add_watch", descriptor, os.fsencode(log), _IN_MODIFY)
+        async with asyncio.timeout(10):
+            while words not in log.read_bytes():
+                await changed.wait()
+                changed.clear()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
