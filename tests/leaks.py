@@ -26,7 +26,7 @@ RUNTIME_PROGRAMS = frozenset(
 """Program names (comm) that only a container runtime starts; a new one is counted whoever its parent is."""
 
 _ADDRESS = re.compile(r"[0-9a-f.:]+\Z")
-_POD_CHAIN = re.compile(r"CNI-(?:DN-|SN-)?[0-9a-f]{16,}")
+_OURS_IN_FIREWALL = re.compile(r"CNI-(?:DN-|SN-)?[0-9a-f]{16,}|\bcrisp\b", re.IGNORECASE)
 _MUST_STAY = frozenset({"mount", "network namespace", "link", "cgroup"})
 _GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
 
@@ -62,7 +62,7 @@ def take(scope: Scope = Scope()) -> Inventory:
         "lease": leases(scope.leases),
         "cgroup": cgroups(),
         "process": processes(scope.directories),
-        "firewall chain": firewall_chains(),
+        "firewall": firewall(),
         "path": paths(scope.directories),
         "descriptor": descriptors(scope.daemon) if scope.daemon is not None else (),
     }
@@ -180,16 +180,19 @@ def _ancestors(pid: int, table: Mapping[int, tuple[int, str, str]]) -> Iterator[
     yield pid
 
 
-def firewall_chains() -> Iterator[str]:
-    """Chains that CNI plugins make for one pod (`CNI-` and a hash); their base chains may stay."""
+def firewall() -> Iterator[str]:
+    """Rules and chains of address translation that are one pod's or one network's.
+
+    Those are what names a CNI plugin's hashed chain or has a comment of ours; base chains may stay.
+    """
     for program in ("iptables-save", "ip6tables-save"):
         found = shutil.which(program, path="/usr/sbin:/sbin:/usr/bin:/bin")
         if found is None:
             continue
-        text = subprocess.run(
-            [found, "-t", "nat"], capture_output=True, text=True, check=False, timeout=10
-        ).stdout
-        yield from sorted({f"{name} ({program})" for name in _POD_CHAIN.findall(text)})
+        saved = subprocess.run([found, "-t", "nat"], capture_output=True, text=True, check=False, timeout=10)
+        for line in saved.stdout.splitlines():
+            if not line.startswith("#") and _OURS_IN_FIREWALL.search(line):
+                yield re.sub(r" \[\d+:\d+\]$", "", line) + f" ({program})"
 
 
 def paths(directories: Iterable[Path]) -> Iterator[str]:

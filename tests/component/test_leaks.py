@@ -87,7 +87,25 @@ def plant_firewall_chain(undo: ExitStack, room: Path) -> str:
     chain = "CNI-DN-0123456789abcdef01234"
     subprocess.run(["iptables", "-t", "nat", "-N", chain], check=True)
     undo.callback(lambda: subprocess.run(["iptables", "-t", "nat", "-X", chain], check=True))
-    return f"firewall chain {chain} (iptables-save)"
+    return f"firewall :{chain} - (iptables-save)"
+
+
+def plant_firewall_rule(undo: ExitStack, room: Path) -> str:
+    rule = [
+        "POSTROUTING",
+        "-s",
+        "10.99.0.0/24",
+        "-m",
+        "comment",
+        "--comment",
+        "crisp planted",
+        "-j",
+        "RETURN",
+    ]
+    subprocess.run(["iptables", "-t", "nat", "-A", *rule], check=True)
+    undo.callback(lambda: subprocess.run(["iptables", "-t", "nat", "-D", *rule], check=True))
+    shown = '-A POSTROUTING -s 10.99.0.0/24 -m comment --comment "crisp planted" -j RETURN'
+    return f"firewall {shown} (iptables-save)"
 
 
 def plant_path(undo: ExitStack, room: Path) -> str:
@@ -112,6 +130,7 @@ def plant_descriptor(undo: ExitStack, room: Path) -> str:
         plant_orphan_of_a_runtime,
         plant_process_in_another_mount_namespace,
         plant_firewall_chain,
+        plant_firewall_rule,
         plant_path,
         plant_descriptor,
     ],

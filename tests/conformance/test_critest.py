@@ -1,0 +1,74 @@
+"""Every spec of critest but the excluded ones passes, with each runtime of Debian."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.proto import cri_pb2
+from api.unbuilt import UNBUILT
+from tests.conformance import critest
+from tests.daemon import Daemon, running
+from tests.images.registry import Registry
+
+LEAST_PASSES = 90  # without AppArmor and user namespaces; raise it when a spec is won
+MOST_EXCLUDED = 6  # lower it when one is won
+
+LISTS: dict[str, list[dict[str, str]]] = tomllib.loads(Path(__file__).with_name("excluded.toml").read_text())
+EXCLUDED = [entry["spec"] for entry in LISTS["excluded"]]
+
+
+def test_the_excluded_specs_exist_and_each_has_a_reason_that_still_holds() -> None:
+    there = critest.specs()
+    unknown = [spec for spec in EXCLUDED if spec not in there]
+    built = [entry["spec"] for entry in LISTS["excluded"] if "rpc" in entry and entry["rpc"] not in UNBUILT]
+    unexplained = [entry["spec"] for entry in LISTS["excluded"] if not entry.get("reason")]
+    assert (unknown, built, unexplained) == ([], [], [])
+    assert len(EXCLUDED) <= MOST_EXCLUDED
+    assert len(EXCLUDED) == len(set(EXCLUDED))
+
+
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+def test_critest_passes(
+    handler: str,
+    prepared_machine: None,
+    image_registry: Registry,
+    conformance_counts: Callable[[str], None],
+) -> None:
+    with running(image_registry, environment={}) as daemon:
+        excused = conditions(daemon, handler)
+        outcomes = critest.run(daemon.endpoint, handler, skip=EXCLUDED)
+    counts = Counter(outcome.state for outcome in outcomes)
+    conformance_counts(
+        f"critest {handler}: {counts['passed']} passed, {counts['failed']} failed,"
+        f" {counts['skipped']} skipped by themselves, {len(EXCLUDED)} excluded"
+    )
+    slowest = sorted(outcomes, key=lambda outcome: -outcome.seconds)[:3]
+    conformance_counts("  slowest: " + ", ".join(f"{o.seconds:.0f} s {o.spec[9:70]}" for o in slowest))
+    assert {outcome.spec for outcome in outcomes} == critest.specs() - set(EXCLUDED)
+    bad = [f"{o.spec}: {o.state}: {o.message}" for o in outcomes if o.state not in ("passed", "skipped")]
+    unexcused = [
+        f"{o.spec}: {o.message}"
+        for o in outcomes
+        if o.state == "skipped" and not o.spec.startswith(tuple(excused))
+    ]
+    assert (bad, unexcused) == ([], [])
+    assert counts["passed"] >= LEAST_PASSES
+
+
+def conditions(daemon: Daemon, handler: str) -> list[str]:
+    """The beginnings of specs that may skip themselves here, because what they need is not there."""
+    status: Any = daemon.runtime().Status(cri_pb2.StatusRequest(), timeout=10)
+    features = next(entry.features for entry in status.runtime_handlers if entry.name == handler)
+    apparmor = Path("/sys/module/apparmor/parameters/enabled")
+    holds = {
+        "apparmor-off": not apparmor.exists() or apparmor.read_text().strip() != "Y",
+        "no-user-namespaces": not features.user_namespaces,
+        "no-recursive-read-only": not features.recursive_read_only_mounts,
+    }
+    return [entry["prefix"] for entry in LISTS["conditional"] if holds[entry["when"]]]
