@@ -118,8 +118,7 @@ def _empty(directory: int, top: int, shown: Path, depth: int) -> None:
         if not is_directory and _unlink(directory, name, below):
             continue
         if depth >= _DEPTH:
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(name, f".deep-{secrets.token_hex(8)}", src_dir_fd=directory, dst_dir_fd=top)
+            _lift(directory, name, top, below)
             continue
         inner = _enter(directory, name, below)
         if inner is None:
@@ -129,6 +128,17 @@ def _empty(directory: int, top: int, shown: Path, depth: int) -> None:
         finally:
             os.close(inner)
         _rmdir(directory, name, below)
+
+
+def _lift(directory: int, name: str, top: int, shown: Path) -> None:
+    try:
+        os.rename(name, f".deep-{secrets.token_hex(8)}", src_dir_fd=directory, dst_dir_fd=top)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Internal(f"{shown} is a mount point, it is not removed (EBUSY)") from error
+        raise
 
 
 def _unlink(parent: int, name: str, shown: Path) -> bool:

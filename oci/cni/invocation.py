@@ -22,7 +22,7 @@ EGRESS_ANNOTATION: Final = "kubernetes.io/egress-bandwidth"
 _BURST: Final = 2**32 - 1  # bits; the bandwidth plugin divides by 8 and wants the result below 2**32
 _RATE_LIMITS: Final = (1_000, 10**15)  # bits per second, as Kubernetes bounds the annotation
 _UNSAFE = re.compile(r"[;=\x00-\x1f\x7f]")
-_QUANTITY = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)|[eE](\d{1,2}))?\Z")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)|[eE]([0-9]{1,2}))?\Z")
 _SCALE = {
     "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50,
