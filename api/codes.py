@@ -74,7 +74,8 @@ def outcome(error: Exception) -> Outcome:
 
 
 def fit(message: str) -> str:
-    """`message`, with its middle left out where it would not fit into the trailers."""
+    """`message` as valid UTF-8, with its middle left out where it would not fit into the trailers."""
+    message = message.encode("utf-8", "backslashreplace").decode()
     if _encoded(message) <= _MESSAGE_LIMIT:
         return message
     # The stage and the path stand at the beginning, the cause at the end.
@@ -84,11 +85,7 @@ def fit(message: str) -> str:
 
 def _encoded(text: str) -> int:
     """Bytes that the text takes when percent-encoded as gRPC does it (PROTOCOL-HTTP2, Percent-Byte)."""
-    return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in _utf8(text))
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")
+    return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in text.encode())
 
 
 def _prefix(text: str, limit: int) -> str:
