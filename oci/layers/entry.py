@@ -59,7 +59,9 @@ class Entry(NamedTuple):
 class Limits:
     """What a layer may ask for; beyond is bad input. Counts, or bytes where not said."""
 
-    entries: int = 2_000_000  # members, and inodes with the directories they imply
+    entries: int = 1_000_000  # members, and inodes with the directories they imply
+    implied: int = 100_000  # directories that only the paths of others name
+    steps: int = 50_000_000  # look-ups of one name while parents and links are found; some ten seconds
     path: int = 4096  # PATH_MAX: a longer one could not be opened
     header: int = 1 << 20  # one PAX header or GNU long name; the same as Go's archive/tar
     segments: int = 65_536  # runs of one sparse file

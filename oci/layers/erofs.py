@@ -145,11 +145,11 @@ class _Writer:
         order = _in_order(root)
         # The commonest mtime goes into the superblock and half the bytes of those inodes are saved: many
         # images are built with one time for everything.
-        times = Counter((e.seconds, e.nanoseconds) for e in (node.entry for _, _, node in order))
+        times = Counter((e.seconds, e.nanoseconds) for e in (node.entry for _, node in order))
         best = max(times.values())
         self._epoch = min(time for time, count in times.items() if count == best)
-        for path, parent, node in order:
-            self._lay_out(path, node, parent)
+        for parent, node in order:
+            self._lay_out(node, parent)
         end = self._place_blocks()
         image = bytearray(end)
         for inode in self._inodes:
@@ -158,11 +158,11 @@ class _Writer:
         self._superblock(image, self._places[root].at // 32, digest[:16])
         return bytes(image), len(self._inodes), self._files
 
-    def _lay_out(self, path: bytes, node: Node, parent: Node) -> None:
+    def _lay_out(self, node: Node, parent: Node) -> None:
         if node in self._places:  # another name of it
             return
         entry = node.entry
-        xattrs = xattr.inline(path, entry, opaque=node.opaque)
+        xattrs = xattr.inline(entry, opaque=node.opaque)
         size = len(entry.target) if entry.kind is Kind.SYMLINK else entry.size
         extended = (
             (entry.seconds, entry.nanoseconds) != self._epoch
@@ -183,7 +183,7 @@ class _Writer:
             inode.tail = size % BLOCK
         elif entry.kind is Kind.FILE and size:
             self._files += size
-            inode.chunks = self._chunks(path, entry)
+            inode.chunks = self._chunks(entry)
         self._place(inode)
 
     def _place(self, inode: _Inode) -> None:
@@ -254,7 +254,7 @@ class _Writer:
             image[inode.plain_at : inode.plain_at + whole] = data[:whole]
             image[at : at + inode.tail] = data[whole:]
 
-    def _chunks(self, path: bytes, entry: Entry) -> bytes:
+    def _chunks(self, entry: Entry) -> bytes:
         """The chunk indexes of a file, behind one byte: log2 of the chunk's size in blocks.
 
         Chunks are as large as the file's holes allow, so a file without any has one.
@@ -274,7 +274,7 @@ class _Writer:
         count = -(-entry.size // chunk)
         self._chunks_left -= count
         if self._chunks_left < 0:
-            raise BadInput(f"layer: entry {shown(path)!r}: its holes need too many chunks ({count})")
+            raise BadInput(f"layer: entry {shown(entry.path)!r}: its holes need too many chunks ({count})")
         if entry.sparse is None and count == 1:
             return bytes((bits,)) + _CHUNK.pack(0, _DEVICE, entry.offset // BLOCK)
         out = bytearray((bits,))
@@ -323,24 +323,19 @@ class _Writer:
         struct.pack_into("<I", image, _SUPER_AT + 4, checksum)
 
 
-def _in_order(root: Node) -> list[tuple[bytes, Node, Node]]:
-    """(path, parent, node) for every name: a directory, then all it names, then its first subdirectory ...
+def _in_order(root: Node) -> list[tuple[Node, Node]]:
+    """(parent, node) for every name: a directory, then all it names, then its first subdirectory ...
 
     What one `ls -l` reads stands together.
     """
-    order: list[tuple[bytes, Node, Node]] = [(b"", root, root)]
-    stack = [(b"", root)]
+    order = [(root, root)]
+    stack = [root]
     while stack:
-        path, directory = stack.pop()
+        directory = stack.pop()
         children = directory.entries()
-        below = []
-        for name in sorted(children):
-            child = children[name]
-            child_path = path + b"/" + name
-            order.append((child_path, directory, child))
-            if child.children:
-                below.append((child_path, child))
-        stack += below[::-1]
+        named = [children[name] for name in sorted(children)]
+        order += [(directory, child) for child in named]
+        stack += [child for child in reversed(named) if child.children]
     return order
 
 

@@ -22,7 +22,8 @@ _INT64 = 1 << 63
 _SIZE_MAX = 1 << 62  # of a sparse file; beyond, rounding up to a block would overflow in the kernel
 _ID_MAX = (1 << 32) - 2  # (uid_t)-1 means "nobody in particular" to the kernel
 _CACHE = 4096
-_PER_ENTRY = (b"path", b"linkpath", b"size")
+_FOR_ALL = (b"uid", b"gid", b"mtime")
+_PER_ENTRY = (b"path", b"linkpath", b"size", pax.SPARSE, pax.SCHILY, pax.LIBARCHIVE)
 
 _KINDS = {
     ord("0"): Kind.FILE,
@@ -152,9 +153,15 @@ class TarReader:
             return None
         if self._zeros:
             raise BadInput(f"layer tar: {self._where}: one zero block, then more: the archive is damaged")
-        stored = self._number(block[148:156], "checksum")
-        if stored != sum(block) - sum(block[148:156]) + 256 and stored != _signed_sum(block):
-            raise BadInput(f"layer tar: {self._where}: wrong checksum: the archive is damaged, or no tar")
+        total = sum(block) - sum(block[148:156]) + 256
+        # Nearly every writer spells the checksum so; formatting one number is cheaper than parsing another.
+        if block[148:155] != b"%06o\0" % total:
+            try:
+                stored = self._number(block[148:156], "checksum")
+            except BadInput:
+                stored = -1
+            if stored not in (total, _signed_sum(block)):
+                raise BadInput(f"layer tar: {self._where}: wrong checksum: the archive is damaged, or no tar")
         size = self._number(block[124:136], "size")
         flag = block[156]
         kind = _KINDS.get(flag)
@@ -203,9 +210,10 @@ class TarReader:
         for key, value in records.items():
             # For all entries at once these make no sense; runtimes that ignore global headers would then
             # see other files than those that heed them.
-            if value and (key in _PER_ENTRY or key.startswith(pax.SPARSE)):
-                raise BadInput(f"layer tar: {self._where}: global header sets {key.decode('ascii')}")
-            self._globals[key] = value
+            if value and key.startswith(_PER_ENTRY):
+                raise BadInput(f"layer tar: {self._where}: global header sets {shown(key)!r}")
+            if key in _FOR_ALL:
+                self._globals[key] = value
 
     def _entry(self, block: bytes, kind: Kind, flag: int, size: int) -> Entry | None:
         # The three numbers repeat from entry to entry, so they are parsed once: a dictionary is 10x faster.
@@ -346,15 +354,14 @@ class TarReader:
             nonlocal lines
             text.extend(data)
             lines += data.count(b"\n")
-            first, newline, rest = text.partition(b"\n")
-            count = pax.number(bytes(first), f"{where}: sparse map") if newline else 0
+            first = text.find(b"\n", 0, 20)
+            count = pax.number(bytes(text[: max(0, first)]), f"{where}: sparse map")
             if count > self._limits.segments or len(text) > size:
                 raise BadInput(f"layer tar: {where}: sparse map passes its contents or has too many runs")
-            if not newline or lines < 1 + 2 * count:
+            if lines < 1 + 2 * count:
                 return None
-            flat = [
-                pax.number(line, f"{where}: sparse map") for line in bytes(rest).split(b"\n")[: 2 * count]
-            ]
+            rest = bytes(text[first + 1 :]).split(b"\n")[: 2 * count]
+            flat = [pax.number(line, f"{where}: sparse map") for line in rest]
             return self._sparse(entry, flat, real, size - len(text), self._offset, where)
 
         self._skip = 0
@@ -382,6 +389,12 @@ class TarReader:
 
     def _number(self, field: bytes, what: str, *, signed: bool = False) -> int:
         """An octal field, padded with spaces or NULs on either side, or GNU's base 256 (first bit set)."""
+        text = field[:-1]
+        if text.isdigit():  # the common spelling first; 8 and 9 are digits too, and fall through to the error
+            try:
+                return int(text, 8)
+            except ValueError:
+                pass
         if field[0] & 0x80:
             bits = 8 * len(field) - 1
             value = int.from_bytes(field, "big") & ((1 << bits) - 1)

@@ -54,6 +54,8 @@ class Tree:
         # Paths already walked. Entries come directory by directory, so nearly every look-up ends here.
         self._known: dict[bytes, Node] = {b"": self._root}
         self._nodes = 1
+        self._implied = 0
+        self._steps = self._limits.steps
         self._waiting: list[tuple[Node, bytes, Node]] = []
 
     def add(self, entry: Entry) -> None:
@@ -121,6 +123,13 @@ class Tree:
         if self._nodes > self._limits.entries:
             raise BadInput(f"layer: entry {shown(path)!r}: more than {self._limits.entries} inodes")
 
+    def _step(self, path: bytes) -> None:
+        self._steps -= 1
+        if self._steps < 0:
+            raise BadInput(
+                f"layer: entry {shown(path)!r}: paths and links of the layer take too many look-ups"
+            )
+
     def _forget(self, old: Node) -> None:
         """`old` goes from its place; walks that led through it are no longer known."""
         if old.children is not None or old.entry.kind is Kind.SYMLINK:
@@ -158,6 +167,7 @@ class Tree:
         hops = 0
         while todo:
             part = todo.pop()
+            self._step(wanted_by)
             if part in (b"", b"."):
                 continue
             if part == b"..":
@@ -174,6 +184,12 @@ class Tree:
                     )
                 child = stack[-1].entries()[part] = Node(Entry(b"", Kind.DIRECTORY), implied=True)
                 self._count(wanted_by)
+                self._implied += 1
+                if self._implied > self._limits.implied:
+                    raise BadInput(
+                        f"layer: entry {shown(wanted_by)!r}: more than {self._limits.implied} directories "
+                        f"have no entry of their own"
+                    )
             if child.children is not None:
                 stack.append(child)
             elif child.entry.kind is Kind.SYMLINK:
@@ -194,6 +210,9 @@ class Tree:
 
     def _find(self, path: bytes, wanted_by: bytes) -> Node | None:
         """What stands at `path`; a symlink there is not followed, as link(2) does not."""
+        self._step(wanted_by)
+        if not path:
+            return self._root
         above, _, name = path.rpartition(b"/")
         parent = self._known.get(above) or self._walk(above, wanted_by, make=False)
         return None if parent is None else parent.entries().get(name)

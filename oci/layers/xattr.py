@@ -19,28 +19,29 @@ _USER, _ACCESS, _DEFAULT, _TRUSTED, _SECURITY = 1, 2, 3, 4, 6
 _PREFIXES = ((b"user.", _USER), (b"trusted.", _TRUSTED), (b"security.", _SECURITY))
 _WHOLE = {b"system.posix_acl_access": _ACCESS, b"system.posix_acl_default": _DEFAULT}
 _OVERLAY = b"trusted.overlay."
+_CAPABILITY = b"security.capability"
 
 _ACL_ENTRY = struct.Struct("<HHI")
 _ACL_ORDER = {1: 0, 2: 1, 4: 2, 8: 3, 16: 4, 32: 5}  # owner, users, group, groups, mask, others
 _ACL_ONCE = (1, 4, 32)
 
 
-def kept(path: bytes, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
-    """The attributes that the entry has in the layer's tree; `path` names it in errors.
+def kept(entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
+    """The attributes that the entry has in the layer's tree.
 
     Left out are overlayfs's own marks: a layer says what it hides by whiteouts, and a redirect or a
     metacopy mark from outside could show one file under another's name. Left out too is what no file system
     could hold: other namespaces, `user.` on anything but files and directories, ACLs of symlinks. BadInput
-    for a malformed ACL and for what is too large.
+    for what setxattr(2) would refuse: a malformed ACL or file capability, what is too large.
     """
-    return tuple(pair for pair in entry.xattrs if _index(path, entry, *pair)[0])
+    return tuple(pair for pair in entry.xattrs if _index(entry, *pair)[0])
 
 
-def inline(path: bytes, entry: Entry, *, opaque: bool) -> bytes:
+def inline(entry: Entry, *, opaque: bool) -> bytes:
     """What stands behind the inode; empty where there is nothing to keep."""
     if not opaque and not entry.xattrs:
         return b""
-    pairs = [(*_index(path, entry, name, value), value) for name, value in entry.xattrs]
+    pairs = [(*_index(entry, name, value), value) for name, value in entry.xattrs]
     if opaque:
         pairs.append((_TRUSTED, OPAQUE[0][len(b"trusted.") :], OPAQUE[1]))
     out = bytearray()
@@ -49,7 +50,7 @@ def inline(path: bytes, entry: Entry, *, opaque: bool) -> bytes:
             item = struct.pack("<BBH", len(rest), index, len(value)) + rest + value
             out += item + bytes(-len(item) % 4)
     if len(out) > _ROOM:
-        raise BadInput(f"layer: entry {shown(path)!r}: its attributes take {len(out)} bytes")
+        raise BadInput(f"layer: entry {shown(entry.path)!r}: its attributes take {len(out)} bytes")
     return bytes(_HEAD) + out if out else b""
 
 
@@ -58,22 +59,25 @@ def count(attributes: bytes) -> int:
     return (len(attributes) - _HEAD) // 4 + 1 if attributes else 0
 
 
-def _index(path: bytes, entry: Entry, name: bytes, value: bytes) -> tuple[int, bytes]:
+def _index(entry: Entry, name: bytes, value: bytes) -> tuple[int, bytes]:
     """EROFS's number for the name's prefix, 0 to leave the attribute out, and the rest of the name."""
     index, rest = _WHOLE.get(name, 0), b""
     if index:
         if entry.kind is Kind.SYMLINK or (index == _DEFAULT and entry.kind is not Kind.DIRECTORY):
             return 0, b""
         if not _is_acl(value):
-            raise BadInput(f"layer: entry {shown(path)!r}: attribute {shown(name)!r} is not an ACL")
+            raise BadInput(f"layer: entry {shown(entry.path)!r}: attribute {shown(name)!r} is not an ACL")
     else:
         for prefix, number in _PREFIXES:
             if name.startswith(prefix) and len(name) > len(prefix):
                 index, rest = number, name[len(prefix) :]
+        if name == _CAPABILITY and not _is_capability(value):
+            # The kernel checks it when it is set, and complains in its log when it runs such a file.
+            raise BadInput(f"layer: entry {shown(entry.path)!r}: {shown(name)!r} is not a file capability")
         if name.startswith(_OVERLAY) or (index == _USER and entry.kind not in (Kind.FILE, Kind.DIRECTORY)):
             return 0, b""
     if index and (len(name) > 255 or len(value) > 0xFFFF):
-        raise BadInput(f"layer: entry {shown(path)!r}: attribute {shown(name)!r} is too large")
+        raise BadInput(f"layer: entry {shown(entry.path)!r}: attribute {shown(name)!r} is too large")
     return index, rest
 
 
@@ -92,3 +96,11 @@ def _is_acl(value: bytes) -> bool:
         return False
     named = 2 in tags or 8 in tags
     return all(tags.count(tag) == 1 for tag in _ACL_ONCE) and tags.count(16) in ((1,) if named else (0, 1))
+
+
+def _is_capability(value: bytes) -> bool:
+    """Version 2, or 3 with the id of a user namespace's root (include/uapi/linux/capability.h)."""
+    if len(value) not in (20, 24):
+        return False
+    version = int.from_bytes(value[:4], "little") & ~1  # bit 0 says "effective"
+    return version == (0x02000000 if len(value) == 20 else 0x03000000) and value[20:] != b"\xff" * 4

@@ -111,7 +111,7 @@ def meant(root: Node, tar: bytes) -> Tree:
                 return bytes(out)
 
             content = digest(size, read)
-        xattrs = {k: _as_kernel_says(k, v) for k, v in kept(path, entry)}
+        xattrs = {k: _as_kernel_says(k, v) for k, v in kept(entry)}
         if node.opaque:
             xattrs[b"trusted.overlay.opaque"] = b"y"
         found[path] = Seen(
@@ -130,7 +130,9 @@ def meant(root: Node, tar: bytes) -> Tree:
 
 
 def _as_kernel_says(name: bytes, value: bytes) -> bytes:
-    """An ACL is rewritten on its way out: entries that name nobody have the id -1."""
+    """ACLs and capabilities are rewritten on their way out: the id of nobody is -1, root's is left out."""
+    if name == b"security.capability" and value[20:] == bytes(4):
+        return bytes((value[0], 0, 0, 2)) + value[4:20]
     if not name.startswith(b"system.posix_acl_"):
         return value
     out = value[:4]
