@@ -6,32 +6,47 @@ documents below its directory and records in the state store; it knows nothing a
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import logging
+import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from oci.errors import Absent, Unsupported
+from oci.errors import Absent, BadInput
+from oci.manifest import Platform, normalise
+from oci.reference import Reference, parse
 from oci.registry_auth import Credentials
+from oci.registry_hosts import PULL
 from oci.workload import ContainerId, ImageId
+from shim.files import sync_directory
+from shim.images import layers, recovery
+from shim.images.archive import ArchiveImage, images_in, wanted_layers
+from shim.images.cancellation import Cancellation
+from shim.images.catalogue import find, merge, names_of
+from shim.images.documents import digests_of, read_document, remove_documents, write_documents
+from shim.images.flights import Flights
+from shim.images.intake import Intake, Wanted, fetch_from, settle
+from shim.images.layout import Layout
+from shim.images.lending import Lending, Loan, stack_order
+from shim.images.persistence import Records
 from shim.images.progress import PullMeter, PullProgress
+from shim.images.receive import disk_failure
+from shim.images.resolving import Resolved, Unchanged, resolve_image
+from shim.images.routes import Route, make_route
 from shim.images.settings import StoreSettings
-from shim.records import ImageRecord, LayerRecord
-from shim.rootfs import Rootfs
+from shim.images.sources import Source, open_source
+from shim.images.threads import Threads
+from shim.images.usage import Use, walk
+from shim.records import ImageRecord
+from shim.rootfs import Rootfs, RootfsMount
 
+log = logging.getLogger(__name__)
 
-class Records(Protocol):
-    """What the store needs of the state store."""
-
-    @property
-    def images(self) -> Mapping[ImageId, ImageRecord]: ...
-
-    @property
-    def layers(self) -> Mapping[str, LayerRecord]: ...
-
-    async def put(self, record: ImageRecord | LayerRecord, /) -> None: ...
-
-    async def delete(self, record: ImageRecord | LayerRecord, /) -> None: ...
+_THREADS = 24
+_PullKey = tuple[str, Credentials | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,19 +64,50 @@ class ImageStore:
 
     def __init__(self, directory: Path, *, records: Records, settings: StoreSettings) -> None:
         self.directory = directory
+        self._layout = Layout(directory)
         self._records = records
         self._settings = settings
+        self._threads = Threads(_THREADS)
+        self._intake = Intake(self._layout, self._threads, settings, records)
+        self._lending = Lending(self._layout, self._threads)
+        self._pulls: Flights[_PullKey, ImageRecord] = Flights()
         self._meters: list[PullMeter] = []
+        self._commit_lock = asyncio.Lock()
+        architecture, variant = normalise(settings.architecture or os.uname().machine, settings.variant)
+        self._node = Platform(architecture=architecture, variant=variant)
 
     async def recover(self, containers: Iterable[ContainerId]) -> None:
         """At start, before anything else: make the directory, drop what was half done, count what is lent.
 
         `containers` are all that exist by their records; what was lent to any other is taken back.
         """
-        raise Unsupported("image store: recover is not built yet")
+        layout = self._layout
+        await self._threads.do(recovery.prepare, layout)
+        self._intake.form = await self._threads.do(layers.choose_form, self._settings.form)
+        await self._lending.recover(containers)
+        seen = await self._threads.do(recovery.look, layout, tuple(self._records.layers.values()))
+        plan = recovery.plan(
+            seen, self._records.images, self._records.layers, lent=self._lending.layers(), layout=layout
+        )
+        for image in plan.images:
+            log.warning("an image is damaged, it must be pulled again", extra={"image": image.id})
+            await self._records.delete(image)
+        for image in plan.renamed:
+            await self._records.put(image)
+        for layer in plan.layers:
+            await self._records.delete(layer)
+        await self._threads.do(recovery.clear, layout, plan)
 
     async def close(self) -> None:
         """Stop pulls and threads. Mounts stay, containers use them."""
+        await self._pulls.close()
+        await self._intake.close()
+        self._threads.close()
+
+    @property
+    def form(self) -> str:
+        """How new layers are kept: "erofs" or "directory"; decided by `recover`."""
+        return self._intake.form
 
     def all(self) -> tuple[ImageRecord, ...]:
         """Every image, dangling ones too."""
@@ -72,7 +118,7 @@ class ImageStore:
 
         None when there is none. Raises BadInput for an empty name or an ambiguous prefix.
         """
-        return self._records.images.get(ImageId(name))
+        return find(name, self._records.images)
 
     def require(self, name: str) -> ImageRecord:
         """As `find`, but raises Absent."""
@@ -90,56 +136,299 @@ class ImageStore:
     ) -> ImageRecord:
         """Fetch an image and make it ready. Equal pulls are one; the last caller that leaves ends it.
 
-        Raises BadInput (reference, platform, limits, credentials refused), Absent (no such image at the
-        registry), Busy (token RegistryUnavailable), Full (path), Deadline, Internal.
+        The registry is always asked, so a caller without the right to an image does not get it from the
+        store. Raises BadInput (reference, platform, limits, credentials refused), Absent (no such image at
+        the registry), Busy (token RegistryUnavailable), Full (path), Internal.
         """
-        raise Unsupported("image store: pull is not built yet")
+        wanted = parse(reference)
+        if credentials is not None and credentials.empty:
+            credentials = None
+        key = (str(wanted), credentials)
+        return await self._pulls.join(key, lambda: self._pull(wanted, credentials, annotations or {}))
 
     def progress(self) -> tuple[PullProgress, ...]:
         """Running pulls, oldest first."""
         return tuple(meter.snapshot() for meter in self._meters)
 
     async def explain(self, reference: str, credentials: Credentials | None = None) -> tuple[str, ...]:
-        """Who would be asked for `reference`, in what order, with which credentials, and where that is said."""
-        raise Unsupported("image store: explain is not built yet")
+        """Who would be asked for `reference`, in what order, with which login, and where that is said."""
+        route = await self._threads.do(make_route, parse(reference), credentials, self._settings)
+        return route.explain()
 
     async def remove(self, name: str) -> None:
         """Remove the whole image that `name` names, all tags with it; absent is success.
 
         What containers use stays on disk until the last of them is gone.
         """
-        raise Unsupported("image store: remove is not built yet")
+        await settle(self._remove(name))
 
     async def import_archive(self, path: Path, *, names: Sequence[str] = ()) -> list[ImageRecord]:
         """Read an OCI layout or docker-archive: a tar, a gzip or zstd of one, or a directory.
 
         `names` replace the names of the archive (which then must hold one image). Raises BadInput, Full.
         """
-        raise Unsupported("image store: import is not built yet")
+        what = f"archive {path}"
+        wanted = tuple(parse(name) for name in names)
+        cancellation = Cancellation()
+        limits = self._settings.limits
+        source = await self._threads.run(
+            cancellation,
+            lambda: open_source(path, self._layout, limit=limits.image, cancellation=cancellation, what=what),
+            discard=lambda late: late.close(),
+        )
+        try:
+            found = await self._threads.run(
+                cancellation, lambda: images_in(source, self._node, limits=limits, what=what)
+            )
+            if wanted and len(found) > 1:
+                raise BadInput(f"{what}: names are given, but it holds {len(found)} images")
+            return [await self._import(source, image, wanted or image.names, what) for image in found]
+        finally:
+            await self._threads.do(source.close)
 
     async def acquire_rootfs(self, container_id: ContainerId, image_id: ImageId, directory: Path) -> Rootfs:
         """Lend the image's layers to a container, with a writable layer in `directory` (upper, work).
 
         Repeatable with equal arguments. Raises Absent (no such image), Internal (mount), Full.
         """
-        raise Unsupported("image store: acquire_rootfs is not built yet")
+        loan = self._lending.loans.get(container_id)
+        if loan is None or loan.image_id != image_id:
+            record = self._records.images.get(image_id)
+            if record is None:
+                raise Absent(f"image {image_id} is not in the store: it was removed")
+            loan = Loan(image_id=image_id, layers=stack_order(record.layers))
+        what = f"root file system of container {container_id}"
+        with self._intake.wanting(loan.layers):
+            try:
+                lower = await self._lending.lend(container_id, loan, self._records.layers)
+                lower = lower or (str(self._layout.empty),)
+                upper, work = await self._threads.do(_make_writable, directory, Path(lower[0]))
+            except KeyError as failure:
+                raise Absent(f"{what}: layer {failure} of image {image_id} is not in the store") from failure
+            except OSError as failure:
+                raise disk_failure(failure, directory, what) from failure
+        mount = RootfsMount(type="overlay", lower=lower, upper=str(upper), work=str(work))
+        return Rootfs(mounts=(mount,))
 
     async def release_rootfs(self, container_id: ContainerId) -> None:
         """Take back what was lent; nothing lent is success. The caller removes the writable layer."""
-        raise Unsupported("image store: release_rootfs is not built yet")
+        await settle(self._release(container_id))
 
     def in_use(self, image_id: ImageId) -> bool:
         """Whether a container holds the image's layers."""
-        return False
+        return self._lending.holds(image_id)
 
     async def document(self, image_id: ImageId) -> bytes:
-        """The image configuration as the registry sent it (JSON). Raises Absent."""
-        raise Unsupported("image store: document is not built yet")
+        """The image configuration as the registry sent it (JSON). Raises Absent, Internal."""
+        if image_id not in self._records.images:
+            raise Absent(f"image {image_id} is not in the store")
+        return await self._threads.do(read_document, self._layout, image_id)
 
     async def filesystem_usage(self) -> FilesystemUsage:
         """What images take, from the records: no walk, works on an empty store."""
-        raise Unsupported("image store: filesystem_usage is not built yet")
+        sizes = {record.diff_id: record.size for record in self._records.layers.values()}
+        inodes = sum(
+            2 if record.form == layers.EROFS else record.inodes for record in self._records.layers.values()
+        )
+        used = sum(sizes.values())
+        for image in self._records.images.values():
+            # what an image takes beside its layers is its documents
+            used += max(image.size - sum(sizes.get(layer, 0) for layer in dict.fromkeys(image.layers)), 0)
+            inodes += len(digests_of(image))
+        return FilesystemUsage(
+            mountpoint=self.directory, used_bytes=used, inodes_used=inodes, timestamp=time.time_ns()
+        )
 
     async def usage_of(self, directory: Path) -> FilesystemUsage:
         """What a directory takes (a container's `upper`), walked in a thread; absent is zero."""
-        raise Unsupported("image store: usage_of is not built yet")
+        use: Use = await self._threads.do(walk, directory)
+        return FilesystemUsage(
+            mountpoint=directory, used_bytes=use.bytes, inodes_used=use.inodes, timestamp=time.time_ns()
+        )
+
+    async def _pull(
+        self, reference: Reference, credentials: Credentials | None, annotations: Mapping[str, str]
+    ) -> ImageRecord:
+        meter = PullMeter(str(reference))
+        self._meters.append(meter)
+        try:
+            return await self._pull_metered(reference, credentials, annotations, meter)
+        finally:
+            self._meters.remove(meter)
+
+    async def _pull_metered(
+        self,
+        reference: Reference,
+        credentials: Credentials | None,
+        annotations: Mapping[str, str],
+        meter: PullMeter,
+    ) -> ImageRecord:
+        route = await self._threads.do(make_route, reference, credentials, self._settings)
+        cancellation = Cancellation()
+        before = find(str(reference), self._records.images)
+
+        def known(digest: str) -> bool:
+            return before is not None and f"{reference.name}@{digest}" in before.digests
+
+        try:
+            resolved = await self._threads.run(
+                cancellation,
+                lambda: resolve_image(
+                    route, self._node, limits=self._settings.limits, cancellation=cancellation, known=known
+                ),
+            )
+        except Unchanged:
+            if before is not None and self._records.images.get(before.id) == before:
+                return before
+            # removed or renamed while the registry was asked
+            resolved = await self._threads.run(
+                cancellation,
+                lambda: resolve_image(
+                    route, self._node, limits=self._settings.limits, cancellation=cancellation
+                ),
+            )
+        if resolved.endpoint is not None:
+            meter.endpoint, meter.origin = resolved.endpoint.url, resolved.endpoint.origin
+        meter.credential_source = resolved.credential_source
+        tags, digests = names_of(reference, resolved.name_digest)
+        wanted = self._wanted(route, resolved, f"image {reference}")
+        return await self._take_in(resolved, wanted, tags, digests, annotations, meter, f"image {reference}")
+
+    def _wanted(self, route: Route, resolved: Resolved, what: str) -> list[Wanted]:
+        found = []
+        for number, (blob, diff_id) in enumerate(
+            zip(resolved.manifest.layers, resolved.config.diff_ids, strict=True)
+        ):
+            fetch = fetch_from(
+                lambda cancellation: route.sessions(cancellation, capability=PULL, first=resolved.endpoint),
+                self._layout,
+                self._settings,
+                blob,
+                diff_id,
+                what=f"{what}: layer {number + 1} of {len(resolved.manifest.layers)} ({blob.digest})",
+            )
+            found.append(Wanted(diff_id=diff_id, blob=blob, fetch=fetch))
+        return found
+
+    async def _import(
+        self, source: Source, image: ArchiveImage, names: Sequence[Reference], what: str
+    ) -> ImageRecord:
+        wanted = wanted_layers(source, image, self._layout, self._settings.limits, what=what)
+        tags = tuple(name.canonical for name in names if not name.digest)
+        digests = tuple(f"{name.name}@{image.resolved.name_digest}" for name in names if image.digested)
+        return await self._take_in(
+            image.resolved, wanted, tags, tuple(dict.fromkeys(digests)), {}, None, what
+        )
+
+    async def _take_in(
+        self,
+        resolved: Resolved,
+        wanted: Sequence[Wanted],
+        tags: tuple[str, ...],
+        digests: tuple[str, ...],
+        annotations: Mapping[str, str],
+        meter: PullMeter | None,
+        what: str,
+    ) -> ImageRecord:
+        """Get the layers, then make the image known: its record is the last thing written."""
+        if meter is not None:
+            meter.stage = "layers"
+        done = False
+        try:
+            with self._intake.wanting(resolved.config.diff_ids):
+                await self._intake.ensure(wanted, meter, what=what)
+                if meter is not None:
+                    meter.stage = "commit"
+                record = await settle(self._commit(resolved, tags, digests, annotations, what))
+                done = True
+                return record
+        finally:
+            if not done:
+                await settle(self._collect_locked())
+
+    async def _commit(
+        self,
+        resolved: Resolved,
+        tags: tuple[str, ...],
+        digests: tuple[str, ...],
+        annotations: Mapping[str, str],
+        what: str,
+    ) -> ImageRecord:
+        async with self._commit_lock:
+            before = self._records.images.get(resolved.image_id)
+            size = await self._threads.do(write_documents, self._layout, resolved.documents, what)
+            diff_ids = tuple(dict.fromkeys(resolved.config.diff_ids))
+            new = ImageRecord(
+                id=resolved.image_id,
+                tags=tags,
+                digests=digests,
+                manifest_digest=resolved.manifest_digest,
+                config=resolved.config,
+                layers=resolved.config.diff_ids,
+                size=size + sum(self._records.layers[diff_id].size for diff_id in diff_ids),
+                created_at=time.time_ns(),
+                annotations=dict(annotations),
+            )
+            record, losers = merge(self._records.images, new, pinned=self._settings.pinned)
+            await self._threads.do(sync_directory, self._layout.layers)
+            await self._records.put(record)
+            for loser in losers:
+                await self._records.put(loser)
+            if before is not None:
+                await self._threads.do(remove_documents, self._layout, self._unused(digests_of(before)))
+            return record
+
+    def _unused(self, documents: frozenset[str]) -> frozenset[str]:
+        """Those of the documents that no image needs."""
+        return documents.difference(*(digests_of(image) for image in self._records.images.values()))
+
+    async def _remove(self, name: str) -> None:
+        async with self._commit_lock:
+            record = self.find(name)
+            if record is None:
+                return
+            await self._records.delete(record)
+            await self._threads.do(remove_documents, self._layout, self._unused(digests_of(record)))
+            await self._collect()
+
+    async def _release(self, container_id: ContainerId) -> None:
+        if await self._lending.take_back(container_id):
+            await self._collect_locked()
+
+    async def _collect_locked(self) -> None:
+        async with self._commit_lock:
+            await self._collect()
+
+    async def _collect(self) -> None:
+        """Remove layers that no image, container or running pull wants. Held: the commit lock.
+
+        One layer that cannot be removed does not keep the others: it is logged and tried again next time.
+        """
+        used: set[str] = set()
+        for image in self._records.images.values():
+            used.update(image.layers)
+        for record in tuple(self._records.layers.values()):
+            diff_id = record.diff_id
+            if diff_id in used or diff_id in self._intake.wanted() or diff_id in self._lending.layers():
+                continue
+            try:
+                with self._intake.going(diff_id):
+                    await self._records.delete(record)
+                    await self._threads.do(layers.remove_files, self._layout, diff_id)
+            except OSError as failure:
+                words = errno.errorcode.get(failure.errno or 0, "")
+                log.warning("a layer cannot be removed", extra={"layer": diff_id, "reason": words})
+
+
+def _make_writable(directory: Path, top: Path) -> tuple[Path, Path]:
+    """The writable layer: its root looks as the image's does, since overlayfs shows that of the upper one."""
+    upper, work = directory / "upper", directory / "work"
+    work.mkdir(mode=0o700, exist_ok=True)
+    try:
+        upper.mkdir(mode=0o700)
+    except FileExistsError:
+        return upper, work
+    seen = top.stat()
+    os.chown(upper, seen.st_uid, seen.st_gid)
+    upper.chmod(seen.st_mode & 0o7777)
+    return upper, work

@@ -1,0 +1,247 @@
+"""Layers come in: each fetched and made ready once, whoever wants it, from a registry or an archive.
+
+Owns the layers on their way: who waits for which, how many at a time, and that none is collected between
+its arrival and the record of the image that wants it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from oci.errors import Busy, CrispError
+from oci.manifest import Descriptor
+from shim.images import layers
+from shim.images.cancellation import Cancellation
+from shim.images.connections import UNAVAILABLE, Unreachable
+from shim.images.download import blocks
+from shim.images.flights import Flights
+from shim.images.layout import Layout
+from shim.images.persistence import Records
+from shim.images.progress import LayerMeter, Phase, PullMeter
+from shim.images.receive import Expected, Received, receive
+from shim.images.session import Corrupt, Session
+from shim.images.settings import StoreSettings
+from shim.images.threads import Threads
+from shim.records import LayerRecord
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A layer to get: `fetch` is called in a thread with a new cancellation for each try."""
+
+    diff_id: str
+    blob: Descriptor
+    fetch: Callable[[Cancellation, LayerMeter], Received]
+
+
+def fetch_from(
+    sessions: Callable[[Cancellation], Sequence[Session]],
+    layout: Layout,
+    settings: StoreSettings,
+    blob: Descriptor,
+    diff_id: str,
+    *,
+    what: str,
+) -> Callable[[Cancellation, LayerMeter], Received]:
+    """The `fetch` of a registry's layer: endpoint after endpoint, also when one sends something else."""
+
+    expected = Expected(diff_id=diff_id, digest=blob.digest, size=blob.size)
+
+    def fetch(cancellation: Cancellation, meter: LayerMeter) -> Received:
+        first = 0
+        while True:
+            attempt = Cancellation()  # a failing pipeline cancels its own reader, not the next try
+            cancellation.add(attempt)
+            ways = list(sessions(attempt))
+            meter.phase = Phase.DOWNLOADING
+            try:
+                content = blocks(
+                    ways[first:],
+                    blob,
+                    transfer=settings.transfer,
+                    cancellation=attempt,
+                    meter=meter,
+                    what=what,
+                )
+                return receive(
+                    content,
+                    expected,
+                    layout,
+                    limits=settings.limits,
+                    cancellation=attempt,
+                    what=what,
+                    durable=True,
+                )
+            except Corrupt:
+                first += 1
+                if first >= len(ways):
+                    raise
+            except Unreachable as failure:
+                raise Busy(failure.message, token=UNAVAILABLE) from failure
+            finally:
+                cancellation.remove(attempt)
+                for way in ways:
+                    way.close()
+
+    return fetch
+
+
+class Intake:
+    """Belongs to the event loop."""
+
+    def __init__(self, layout: Layout, threads: Threads, settings: StoreSettings, records: Records) -> None:
+        self._layout = layout
+        self._threads = threads
+        self._records = records
+        self._slots = asyncio.Semaphore(settings.transfer.parallel)
+        self._per_image = settings.transfer.layers
+        self._isolate = settings.isolate_unpack
+        self._flights: Flights[str, LayerRecord] = Flights()
+        self._meters: dict[str, LayerMeter] = {}
+        self._wanted: Counter[str] = Counter()
+        self._going: dict[str, asyncio.Event] = {}
+        self.form = layers.EROFS
+
+    def wanted(self) -> frozenset[str]:
+        """Diff ids that must not be collected: an image that is being made wants them."""
+        return frozenset(self._wanted)
+
+    @contextlib.contextmanager
+    def wanting(self, diff_ids: Iterable[str]) -> Iterator[None]:
+        """Keep these layers from being collected meanwhile."""
+        held = tuple(diff_ids)
+        self._wanted.update(held)
+        try:
+            yield
+        finally:
+            self._wanted.subtract(held)
+            for diff_id in held:
+                if not self._wanted[diff_id]:
+                    del self._wanted[diff_id]
+
+    @contextlib.contextmanager
+    def going(self, diff_id: str) -> Iterator[None]:
+        """A layer is being removed: who wants it waits until it has gone, and fetches it anew."""
+        gone = self._going[diff_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._going[diff_id]
+            gone.set()
+
+    async def ensure(self, wanted: Sequence[Wanted], meter: PullMeter | None, *, what: str) -> None:
+        """Have all these layers in the store. A failure ends the others that nobody else waits for."""
+        slots = asyncio.Semaphore(self._per_image)
+        unique = {layer.diff_id: layer for layer in wanted}
+
+        async def one(layer: Wanted) -> None:
+            async with slots:
+                await self._one(layer, meter, what)
+
+        async with _group() as start:
+            for layer in unique.values():
+                start(one(layer))
+
+    async def _one(self, layer: Wanted, meter: PullMeter | None, what: str) -> None:
+        own = LayerMeter(layer.blob.digest, layer.blob.size)
+        shown = self._meters.get(layer.diff_id, own)
+        if meter is not None:
+            meter.add(shown)
+        while (gone := self._going.get(layer.diff_id)) is not None:
+            await gone.wait()
+        if layer.diff_id in self._records.layers:
+            own.received, own.phase = own.total, Phase.SHARED
+            return
+        for again in (True, False):
+            joined = layer.diff_id in self._flights
+            try:
+                await self._flights.join(layer.diff_id, lambda: self._make(layer, shown, what))
+            except (CrispError, OSError):
+                # another pull's credentials or mirror may have been the reason: once more with our own
+                if not (joined and again):
+                    raise
+            else:
+                shown.received, shown.phase = shown.total, Phase.DONE
+                return
+
+    async def _make(self, layer: Wanted, meter: LayerMeter, what: str) -> LayerRecord:
+        self._meters[layer.diff_id] = meter
+        try:
+            async with self._slots:
+                return await self._receive(layer, meter, what)
+        finally:
+            self._meters.pop(layer.diff_id, None)
+
+    async def _receive(self, layer: Wanted, meter: LayerMeter, what: str) -> LayerRecord:
+        cancellation = Cancellation()
+        received = await self._threads.run(
+            cancellation, lambda: layer.fetch(cancellation, meter), discard=Received.discard
+        )
+        meter.phase = Phase.UNPACKING
+        record: LayerRecord | None = None
+        try:
+            record = await layers.keep(
+                self._layout,
+                self._threads,
+                layer.diff_id,
+                received,
+                form=self.form,
+                isolate=self._isolate,
+                what=what,
+            )
+            await self._records.put(record)
+        except BaseException:
+            await settle(self._undo(layer.diff_id, record))
+            raise
+        meter.phase = Phase.DONE
+        return record
+
+    async def _undo(self, diff_id: str, record: LayerRecord | None) -> None:
+        if record is not None and diff_id in self._records.layers:
+            await self._records.delete(record)
+        await self._threads.do(layers.remove_files, self._layout, diff_id)
+
+    async def close(self) -> None:
+        await self._flights.close()
+
+
+async def settle(work: Coroutine[Any, Any, T]) -> T:
+    """Do something to its end although the caller is being cancelled; the cancel is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except Exception:
+            if cancelled is None:
+                raise
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
+
+
+@contextlib.asynccontextmanager
+async def _group() -> AsyncIterator[Callable[[Awaitable[None]], None]]:
+    """A task group that raises the first failure itself, not a group of one."""
+    tasks: list[asyncio.Future[None]] = []
+    try:
+        yield lambda work: tasks.append(asyncio.ensure_future(work))
+        if tasks:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

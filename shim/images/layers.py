@@ -1,0 +1,167 @@
+"""Layers kept: a verified layer gets its final name and its record, in one form or the other, or goes.
+
+Knows files and records of layers; nothing of images, registries or mounts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from oci.errors import BadInput, Full, Internal
+from shim import process
+from shim.files import remove_tree, sync_directory
+from shim.images import unpack
+from shim.images.layout import Layout
+from shim.images.receive import Received, disk_failure
+from shim.images.threads import Threads
+from shim.images.usage import walk
+from shim.kernel import libc
+from shim.kernel.probe import can_mount_erofs_from_file
+from shim.records import LayerRecord
+
+log = logging.getLogger(__name__)
+
+EROFS = "erofs"
+DIRECTORY = "directory"
+_UNPACK_LIMIT = 1800.0
+_CODE = Path(__file__).resolve().parents[2]
+
+
+def choose_form(setting: str) -> str:
+    """The form for new layers: the setting, or what the kernel can mount. Blocking, milliseconds."""
+    if setting != "auto":
+        return setting
+    return EROFS if can_mount_erofs_from_file() else DIRECTORY
+
+
+def size_of(layout: Layout, diff_id: str, form: str) -> int:
+    """Bytes that a layer's files take, whole blocks of 4096; -1 when they are not there. Blocking."""
+    try:
+        if form == EROFS:
+            files = (layout.tar(diff_id), layout.index(diff_id))
+            return sum(-(-path.stat().st_size // 4096) * 4096 for path in files)
+        tree = layout.tree(diff_id)
+        return walk(tree).bytes if tree.is_dir() else -1
+    except FileNotFoundError:
+        return -1
+
+
+def present(layout: Layout, record: LayerRecord) -> bool:
+    """Whether the layer's files are there, whole as far as one stat tells. Blocking."""
+    if record.form == EROFS:
+        return size_of(layout, record.diff_id, EROFS) == record.size
+    return layout.tree(record.diff_id).is_dir()
+
+
+async def keep(
+    layout: Layout,
+    threads: Threads,
+    diff_id: str,
+    received: Received,
+    *,
+    form: str,
+    isolate: bool,
+    what: str,
+) -> LayerRecord:
+    """Give a received layer its final name in the form that is wanted; its record, not yet stored.
+
+    Owns `received`: whatever happens its temporary files are gone afterwards. Raises Full, BadInput (a layer
+    that cannot be unpacked), Internal.
+    """
+    if form == EROFS:
+        return await threads.do(_keep_files, layout, diff_id, received, what)
+    return await _keep_tree(layout, threads, diff_id, received, what, isolate=isolate)
+
+
+def _keep_files(layout: Layout, diff_id: str, received: Received, what: str) -> LayerRecord:
+    try:
+        received.index.replace(layout.index(diff_id))
+        received.tar.replace(layout.tar(diff_id))
+    except OSError as failure:
+        received.discard()
+        layout.index(diff_id).unlink(missing_ok=True)
+        raise disk_failure(failure, layout.layers, what) from failure
+    return LayerRecord(
+        diff_id=diff_id,
+        form=EROFS,
+        size=size_of(layout, diff_id, EROFS),
+        inodes=received.inodes,
+        created_at=time.time_ns(),
+    )
+
+
+async def _keep_tree(
+    layout: Layout, threads: Threads, diff_id: str, received: Received, what: str, *, isolate: bool
+) -> LayerRecord:
+    directory = layout.fresh(".tree")
+    try:
+        await threads.do(directory.mkdir, 0o755)
+        await _unpack(received.tar, directory, what, isolate=isolate)
+        return await threads.do(_name_tree, layout, diff_id, received, directory, what)
+    except OSError as failure:
+        raise disk_failure(failure, directory, what) from failure
+    finally:
+        await threads.do(received.discard)
+        await threads.do(remove_tree, directory)
+
+
+async def _unpack(tar: Path, directory: Path, what: str, *, isolate: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        source = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, source)
+        target = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, target)
+        try:
+            argv = [sys.executable, "-P", "-s", "-m", "shim.images.unpack", str(source), str(target)]
+            await process.run(
+                argv if isolate else [*argv, unpack.OPEN],
+                env={"PYTHONPATH": str(_CODE), "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"},
+                timeout=_UNPACK_LIMIT,
+                pass_fds=(source, target),
+                output_limit=64 << 10,
+            )
+        except process.CommandFailed as failure:
+            words = failure.stderr.decode("utf-8", "replace").strip()[:1000]
+            if failure.returncode == unpack.BAD_LAYER:
+                raise BadInput(f"{what}: {words}") from failure
+            if failure.returncode == unpack.NO_SPACE:
+                raise Full(f"{what}: unpacking into {directory.parent}: {words}") from failure
+            raise Internal(f"{what}: unpacking into {directory.parent}: {words or failure}") from failure
+
+
+def _name_tree(layout: Layout, diff_id: str, received: Received, directory: Path, what: str) -> LayerRecord:
+    tree = layout.tree(diff_id)
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            libc.call("syncfs", descriptor, path=str(directory))
+        finally:
+            os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            tree.rmdir()  # an empty mount point of the other form
+        directory.rename(tree)
+        sync_directory(layout.lower)
+    except OSError as failure:
+        raise disk_failure(failure, tree, what) from failure
+    use = walk(tree)
+    return LayerRecord(
+        diff_id=diff_id, form=DIRECTORY, size=use.bytes, inodes=use.inodes, created_at=time.time_ns()
+    )
+
+
+def remove_files(layout: Layout, diff_id: str) -> None:
+    """Remove a layer's files in both forms, nothing of it being mounted. Blocking, idempotent.
+
+    A tree gets another name first, so that none is ever half there under its own.
+    """
+    layout.tar(diff_id).unlink(missing_ok=True)
+    layout.index(diff_id).unlink(missing_ok=True)
+    grave = layout.fresh(".gone")
+    with contextlib.suppress(FileNotFoundError):
+        layout.tree(diff_id).rename(grave)
+    remove_tree(grave)

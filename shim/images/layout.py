@@ -1,0 +1,83 @@
+"""Where the image store keeps what, below its directory. Names only; who writes them is elsewhere."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from oci.workload import ContainerId
+
+
+def hexadecimal(digest: str) -> str:
+    """The 64 digits of "sha256:…"."""
+    return digest.removeprefix("sha256:")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of one store.
+
+    Overlay options hold the paths of all layers of an image, so those are short: `l/` and 24 digits.
+    """
+
+    root: Path
+
+    @property
+    def layers(self) -> Path:
+        """`HEX.tar` and `HEX.erofs`, by diff id."""
+        return self.root / "layers"
+
+    @property
+    def lower(self) -> Path:
+        """Mount points of the EROFS form, and the directories of the directory form."""
+        return self.root / "l"
+
+    @property
+    def documents(self) -> Path:
+        """Manifests and image configurations, by digest, as they came."""
+        return self.root / "documents"
+
+    @property
+    def lent(self) -> Path:
+        """One file by container: the layers that it holds."""
+        return self.root / "lent"
+
+    @property
+    def temporary(self) -> Path:
+        """What is being written; emptied at every start."""
+        return self.root / "tmp"
+
+    @property
+    def empty(self) -> Path:
+        """The lower directory of an image without layers."""
+        return self.root / "empty"
+
+    def directories(self) -> tuple[Path, ...]:
+        return (
+            self.layers,
+            self.lower,
+            self.documents,
+            self.lent,
+            self.temporary,
+            self.empty,
+        )
+
+    def tar(self, diff_id: str) -> Path:
+        return self.layers / f"{hexadecimal(diff_id)}.tar"
+
+    def index(self, diff_id: str) -> Path:
+        return self.layers / f"{hexadecimal(diff_id)}.erofs"
+
+    def tree(self, diff_id: str) -> Path:
+        return self.lower / hexadecimal(diff_id)[:24]
+
+    def document(self, digest: str) -> Path:
+        return self.documents / hexadecimal(digest)
+
+    def lent_file(self, container_id: ContainerId) -> Path:
+        return self.lent / container_id
+
+    def fresh(self, suffix: str) -> Path:
+        """A new name in `temporary`."""
+        return self.temporary / f"{secrets.token_hex(8)}{suffix}"

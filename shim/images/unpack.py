@@ -1,0 +1,211 @@
+"""The directory form: a verified tar unpacked by a process of its own, `python -m shim.images.unpack`.
+
+Two inherited descriptors are all it gets: the tar and an empty directory. It leaves the host's network and
+mount table, makes the directory its root, and only then reads the tar, so no path of it can mean anything
+outside. What to make is what the EROFS index would show (`oci/layers/tree.py` decides both), and it is made
+below opened directories, so not even links inside the layer are followed.
+
+A user namespace would take away what the layer needs: device nodes and trusted.* attributes are for the
+initial one only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import sys
+from collections.abc import Sequence
+
+from oci.errors import CrispError
+from oci.layers.entry import Entry, Kind, Segment, shown
+from oci.layers.tar import TarReader
+from oci.layers.tree import Node, Tree
+from shim.kernel import libc
+
+BAD_LAYER = 3
+"""Exit status: the layer is at fault, standard error says how."""
+NO_SPACE = 4
+"""Exit status: the disk or quota is full."""
+
+OPEN = "open"
+"""Third argument: do not confine, where this process may not."""
+
+_BLOCK = 1 << 20
+_DEPTH = 10_000
+_OPAQUE = "trusted.overlay.opaque"
+_CLONE_NEWNS, _CLONE_NEWNET, _CLONE_NEWIPC, _CLONE_NEWUTS = 0x20000, 0x40000000, 0x8000000, 0x4000000
+_PR_SET_NO_NEW_PRIVS = 38
+_MEMORY = 2 << 30
+_SUPPORTED = (b"user.", b"security.", b"trusted.", b"system.posix_acl_access", b"system.posix_acl_default")
+
+
+def confine(directory: int) -> None:
+    """Give up network, mounts and everything above `directory`. Raises OSError."""
+    libc.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    libc.call("unshare", _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS)
+    os.fchdir(directory)
+    os.chroot(".")
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+
+
+def read_tree(tar: int) -> Node:
+    """The tree of the tar's headers. Raises BadInput."""
+    reader, tree = TarReader(), Tree()
+    while block := os.read(tar, _BLOCK):
+        for entry in reader.receive(block):
+            tree.add(entry)
+    reader.finish()
+    return tree.finish()
+
+
+class Writer:
+    """Makes a tree's nodes in an empty directory. Needs root."""
+
+    def __init__(self, tar: int) -> None:
+        self._tar = tar
+        self._made: dict[Node, bytes] = {}
+        self._path = b""
+
+    @property
+    def path(self) -> str:
+        """What was being made, for the error message."""
+        return shown(self._path)
+
+    def write(self, root: Node, directory: int) -> int:
+        """Make everything below `directory`; the number of inodes."""
+        os.umask(0)
+        self._directory(root, directory, directory, b"")
+        return len(self._made) + 1
+
+    def _directory(self, node: Node, directory: int, top: int, path: bytes) -> None:
+        for name, child in sorted(node.entries().items()):
+            self._path = below = path + b"/" + name if path else name
+            if child in self._made:
+                # by the path of the first name, walked without following links: it was made by us
+                self._link(top, child, directory, name)
+                continue
+            self._made[child] = below
+            if child.children is None:
+                self._leaf(child, directory, name)
+                continue
+            os.mkdir(name, 0o700, dir_fd=directory)
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            try:
+                self._directory(child, inner, top, below)
+            finally:
+                os.close(inner)
+        self._path = path
+        if node.opaque:
+            os.setxattr(directory, _OPAQUE, b"y")
+        self._attributes(node.entry, directory)
+
+    def _link(self, top: int, child: Node, directory: int, name: bytes) -> None:
+        above, _, first = self._made[child].rpartition(b"/")
+        descriptor = os.dup(top)
+        try:
+            for part in above.split(b"/") if above else ():
+                inner = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = inner
+            os.link(first, name, src_dir_fd=descriptor, dst_dir_fd=directory, follow_symlinks=False)
+        finally:
+            os.close(descriptor)
+
+    def _leaf(self, node: Node, directory: int, name: bytes) -> None:
+        entry = node.entry
+        if entry.kind is Kind.FILE:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+            try:
+                self._content(entry, descriptor)
+                self._attributes(entry, descriptor)
+            finally:
+                os.close(descriptor)
+            return
+        if entry.kind is Kind.SYMLINK:
+            os.symlink(entry.target, name, dir_fd=directory)
+        else:
+            device = os.makedev(entry.major, entry.minor)
+            os.mknod(name, entry.kind | entry.mode, device, dir_fd=directory)
+        os.chown(name, entry.uid, entry.gid, dir_fd=directory, follow_symlinks=False)
+        if entry.kind is not Kind.SYMLINK:
+            os.chmod(name, entry.mode, dir_fd=directory)
+        for attribute, value in _wanted(entry):
+            # /proc is out of reach: the name itself, in a directory that this process alone writes to
+            os.fchdir(directory)
+            os.setxattr(name, attribute, value, follow_symlinks=False)
+        moment = entry.seconds * 1_000_000_000 + entry.nanoseconds
+        os.utime(name, ns=(moment, moment), dir_fd=directory, follow_symlinks=False)
+
+    def _attributes(self, entry: Entry, descriptor: int) -> None:
+        os.fchown(descriptor, entry.uid, entry.gid)  # before the mode: it clears set-user-id
+        os.fchmod(descriptor, entry.mode)
+        for attribute, value in _wanted(entry):
+            os.setxattr(descriptor, attribute, value)
+        moment = entry.seconds * 1_000_000_000 + entry.nanoseconds
+        os.utime(descriptor, ns=(moment, moment))
+
+    def _content(self, entry: Entry, descriptor: int) -> None:
+        if entry.sparse is None:
+            runs: Sequence[Segment] = (Segment(0, entry.size, entry.offset),)
+        else:
+            runs = entry.sparse
+            os.ftruncate(descriptor, entry.size)
+        for run in runs:
+            self._copy(run, descriptor)
+
+    def _copy(self, run: Segment, descriptor: int) -> None:
+        done = 0
+        while done < run.length:
+            block = os.pread(self._tar, min(_BLOCK, run.length - done), run.source + done)
+            if not block:
+                raise OSError(errno.EIO, "the tar ended early")
+            view = memoryview(block)
+            while view:
+                written = os.pwrite(descriptor, view, run.start + done)
+                view = view[written:]
+                done += written
+
+
+def _wanted(entry: Entry) -> list[tuple[bytes, bytes]]:
+    """Attributes to set: overlayfs's own marks may not come from outside, unknown namespaces cannot be."""
+    return [
+        (name, value)
+        for name, value in entry.xattrs
+        if name.startswith(_SUPPORTED) and not name.startswith((b"trusted.overlay.", b"user.overlay."))
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """`TAR DIRECTORY [open]`, two descriptor numbers; prints the number of inodes."""
+    tar, directory = int(arguments[0]), int(arguments[1])
+    sys.setrecursionlimit(_DEPTH)  # a path may have 2048 directories
+    writer = Writer(tar)
+    try:
+        if arguments[2:] != [OPEN]:
+            confine(directory)
+        inodes = writer.write(read_tree(tar), directory)
+    except CrispError as failure:
+        return _fail(BAD_LAYER, str(failure))
+    except OSError as failure:
+        name = errno.errorcode.get(failure.errno or 0, "no errno")
+        status = NO_SPACE if failure.errno in (errno.ENOSPC, errno.EDQUOT) else 1
+        return _fail(status, f"entry {writer.path!r}: {os.strerror(failure.errno or 0).lower()} ({name})")
+    except (MemoryError, RecursionError):
+        return _fail(BAD_LAYER, f"entry {writer.path!r}: the layer needs too much memory")
+    os.write(1, f"{inodes}\n".encode("ascii"))
+    return 0
+
+
+def _fail(status: int, words: str) -> int:
+    os.write(2, words.encode("utf-8", "replace"))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
