@@ -278,8 +278,8 @@ class TarReader:
         target: bytes,
     ) -> Entry | None:
         """The same with what PAX records and GNU's long names change, and with a sparse file's map."""
-        records = {k: v for k, v in {**self._globals, **self._records}.items() if v}
-        long, self._records, self._long = self._long, {}, {}
+        own, long, self._records, self._long = self._records, self._long, {}, {}
+        records = {k: v for k, v in {**self._globals, **own}.items() if v}
         name = long.get(ord("L")) or records.get(b"GNU.sparse.name") or records.get(b"path") or name
         target = long.get(ord("K")) or records.get(b"linkpath") or target
         where = f"entry {shown(name)!r}"
@@ -292,7 +292,7 @@ class TarReader:
             size = pax.number(records[b"size"], f"{where}: size")
         time = pax.time(records[b"mtime"], where) if b"mtime" in records else (seconds, 0)
         entry = self._complete(
-            name, kind, (mode, uid, gid), time, size, target, block, pax.xattrs(records, where)
+            name, kind, (mode, uid, gid), time, size, target, block, pax.xattrs(own, where)
         )
         if entry.kind is not Kind.FILE:
             return entry
