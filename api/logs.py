@@ -28,6 +28,8 @@ def configure(level: str, form: Literal["text", "json"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for noisy in ("asyncio", "grpc"):  # their debug records are about themselves
+        logging.getLogger(noisy).setLevel(logging.INFO)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

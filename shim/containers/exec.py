@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oci.bundle import exec_process
-from oci.errors import BadInput, Internal, WrongState
+from oci.errors import Internal, WrongState
 from shim.containers.target import target
 from shim.node import Node
 from shim.records import ContainerRecord, ContainerState
@@ -23,11 +23,9 @@ async def exec_sync(
     `limit` is seconds, None for none: at its end the whole process tree is killed and Deadline is raised. It
     ends with its caller. A command that ends with a code other than 0 is no error.
     """
-    if not command or not command[0]:
-        raise BadInput("cmd: empty")
     require_running(record)
-    config = await asyncio.to_thread(_read_process, node.paths.container(record.id))
-    request = ExecRequest(process=exec_process(config, command), timeout=limit)
+    process = await asyncio.to_thread(_read_process, node.paths.container(record.id))
+    request = ExecRequest(process=exec_process(process, command), timeout=limit)
     return await node.handlers.driver(record.handler).exec_sync(target(node.paths, record), request)
 
 
@@ -40,7 +38,7 @@ def require_running(record: ContainerRecord) -> None:
 def _read_process(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        process: dict[str, Any] = json.loads(path.read_bytes())["process"]
+    except (OSError, ValueError, KeyError) as error:
         raise Internal(f"exec: cannot read the bundle's {path}: {error}") from error
-    return config
+    return process
