@@ -131,7 +131,7 @@ def handlers(table: HandlerTable) -> admin_pb2.HandlersResponse:
             name=entry.name,
             kind=entry.kind,
             binary=str(entry.binary),
-            version=str(entry.version),
+            version=entry.version.version,
             is_default=entry.name == table.default,
             origin=entry.source,
             features={

@@ -1,0 +1,146 @@
+"""Verbs that note how they were called and answer with records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from api.ports import Condition, NodeStatus
+from oci.errors import Absent
+from oci.registry_auth import Credentials
+from oci.workload import ContainerId, ContainerSpec, PodSpec
+from shim.images.progress import PullProgress
+from shim.records import ContainerRecord, ImageRecord, PodRecord
+from shim.runtimes.driver import ExecResult
+from shim.stats import ContainerUsage, CpuUse, FilesystemUse
+from tests.unit.api import records
+
+
+@dataclass
+class Pods:
+    held: list[PodRecord] = field(default_factory=list)
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    async def run(self, spec: PodSpec, /, *, realm: str) -> PodRecord:
+        self.calls.append(("run", realm, spec))
+        return records.pod(spec=spec, realm=realm)
+
+    async def stop(self, realm: str, id_: str, /) -> None:
+        self.calls.append(("stop", realm, id_))
+
+    async def remove(self, realm: str, id_: str, /) -> None:
+        self.calls.append(("remove", realm, id_))
+
+    def get(self, realm: str, id_: str, /) -> PodRecord:
+        for record in self.all(realm):
+            if record.id == id_:
+                return record
+        raise Absent(f"pod sandbox {id_} does not exist")
+
+    def all(self, realm: str, /) -> Sequence[PodRecord]:
+        return [record for record in self.held if record.realm == realm]
+
+    async def describe(self, pod: PodRecord, /) -> Mapping[str, Any]:
+        return {"pid": 1, "of": pod.id}
+
+
+@dataclass
+class Containers:
+    held: list[ContainerRecord] = field(default_factory=list)
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    result: ExecResult = ExecResult(stdout=b"out", stderr=b"err", exit_code=3)
+
+    async def create(
+        self, realm: str, pod_id: str, spec: ContainerSpec, pod_spec: PodSpec, /
+    ) -> ContainerRecord:
+        self.calls.append(("create", realm, pod_id, spec, pod_spec))
+        return records.container(spec=spec, realm=realm)
+
+    async def start(self, realm: str, id_: str, /) -> None:
+        self.calls.append(("start", realm, id_))
+
+    async def stop(self, realm: str, id_: str, grace: float, /) -> None:
+        self.calls.append(("stop", realm, id_, grace))
+
+    async def remove(self, realm: str, id_: str, /) -> None:
+        self.calls.append(("remove", realm, id_))
+
+    def get(self, realm: str, id_: str, /) -> ContainerRecord:
+        for record in self.all(realm):
+            if record.id == id_:
+                return record
+        raise Absent(f"container {id_} does not exist")
+
+    def all(self, realm: str, /) -> Sequence[ContainerRecord]:
+        return [record for record in self.held if record.realm == realm]
+
+    async def exec_sync(
+        self, realm: str, id_: str, cmd: tuple[str, ...], limit: float | None, /
+    ) -> ExecResult:
+        self.calls.append(("exec_sync", realm, id_, cmd, limit))
+        return self.result
+
+    async def reopen_log(self, realm: str, id_: str, /) -> None:
+        self.calls.append(("reopen_log", realm, id_))
+
+    async def stats(self, realm: str, id_: str, /) -> ContainerUsage:
+        return ContainerUsage(id=self.get(realm, id_).id, cpu=CpuUse(timestamp=9))
+
+    async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[ContainerUsage]:
+        self.calls.append(("all_stats", realm, tuple(ids)))
+        return [ContainerUsage(id=ContainerId(id_), cpu=CpuUse(timestamp=9)) for id_ in ids]
+
+    async def describe(self, container: ContainerRecord, /) -> Mapping[str, Any]:
+        return {"pid": 2, "of": container.id}
+
+
+@dataclass
+class Images:
+    held: list[ImageRecord] = field(default_factory=list)
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    running: tuple[PullProgress, ...] = ()
+
+    def find(self, name: str, /) -> ImageRecord | None:
+        return next((one for one in self.held if name in (one.id, *one.tags)), None)
+
+    def all(self) -> Sequence[ImageRecord]:
+        return self.held
+
+    async def pull(
+        self,
+        reference: str,
+        credentials: Credentials | None = None,
+        *,
+        annotations: Mapping[str, str] | None = None,
+    ) -> ImageRecord:
+        self.calls.append(("pull", reference, credentials, annotations))
+        return records.image()
+
+    async def remove(self, name: str, /) -> None:
+        self.calls.append(("remove", name))
+
+    async def filesystem_usage(self) -> FilesystemUse:
+        return FilesystemUse(timestamp=5, mountpoint="/var/lib/crisp", used_bytes=6, inodes_used=7)
+
+    def progress(self) -> tuple[PullProgress, ...]:
+        return self.running
+
+    async def explain(self, reference: str, /) -> Sequence[str]:
+        return (f"would ask for {reference}",)
+
+    async def import_archive(self, path: Path, /, *, names: Sequence[str] = ()) -> Sequence[ImageRecord]:
+        self.calls.append(("import", path, tuple(names)))
+        return [records.image()]
+
+
+class Node:
+    version = "1.2.3"
+    systemd_cgroups = True
+
+    async def status(self) -> NodeStatus:
+        return NodeStatus(conditions=(Condition(type="RuntimeReady", status=True),), handlers=())
+
+    async def describe(self) -> Mapping[str, Any]:
+        return {"config": {"stateDir": "/run/crisp"}}
