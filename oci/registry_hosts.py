@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,6 +47,7 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     namespace: str = ""  # sent as `ns`, so that a mirror of several registries knows which one is meant
     origin: str = ""  # "file:line", "" for what holds without configuration
+    fallback: bool = False  # asked only when those before it gave no registry's answer
 
     @property
     def url(self) -> str:
@@ -96,7 +97,11 @@ def resolve(registry: str, directory: HostDirectory | None = None) -> Resolution
         raise BadInput(f"{path}:{_line(text, 'server')}: server is not a text")
     if server:
         origin = f"{path}:{_line(text, 'server')}"
-        endpoints.append(_endpoint(server, document, registry, directory.path, origin, notes))
+        last = _endpoint(server, document, registry, directory.path, origin, notes)
+        if last.url in {endpoint.url for endpoint in endpoints}:
+            notes.append(f"{origin}: server is a host above already")
+        else:
+            endpoints.append(last)
     else:
         notes.extend(f"{path}:{_line(text, key)}: key {key} has no effect without server" for key in document)
         endpoints.extend(_defaults(registry, directory))
@@ -110,7 +115,7 @@ def _defaults(registry: str, directory: HostDirectory | None) -> tuple[Endpoint,
         return (Endpoint(scheme="https", host=_DOCKER_HUB, ca=ca, client=client, origin=origin),)
     secure = Endpoint(scheme="https", host=registry, ca=ca, client=client, origin=origin)
     if is_loopback(urlsplit(f"//{registry}").hostname or "") and not origin:
-        return (Endpoint(scheme="http", host=registry), secure)
+        return (Endpoint(scheme="http", host=registry), replace(secure, fallback=True))
     return (secure,)
 
 

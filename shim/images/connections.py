@@ -5,6 +5,7 @@ What an answer means and when to ask again is `oci/registry_transfer.py`'s; toke
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ from shim.images.settings import Transfer
 
 UNAVAILABLE = "RegistryUnavailable"
 """The token by which kubelet knows this failure."""
+# At DEBUG urllib3 logs whole URLs; those of redirects to storage are signed, that is: secrets.
+logging.getLogger("urllib3").setLevel(logging.WARNING)
+
 AGENT = "crisp/0.1"
 ERROR_BODY = 64 * 1024
 """Bytes of an error's body that are looked at."""

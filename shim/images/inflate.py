@@ -61,7 +61,7 @@ def _gunzip(blocks: Iterator[bytes], what: str) -> Iterator[bytes]:
             step = len(block) if first else _PIECE
             for start in range(0, len(block), step):
                 data = block[start : start + step]
-                while data or not decoder.needs_input:
+                while data or not (decoder.needs_input or decoder.eof):
                     if decoder.eof:
                         decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
                         fresh, first = True, False

@@ -90,6 +90,8 @@ def first_of(sessions: Iterable[Session], ask: Callable[[Session], T], *, what: 
     """The first endpoint's answer. When all fail: the last one's error, with the others' beside it."""
     failures: list[CrispError] = []
     for session in sessions:
+        if session.endpoint.fallback and any(isinstance(f, (Absent, BadInput)) for f in failures):
+            continue
         try:
             return ask(session)
         except (Absent, BadInput, Internal, Unreachable) as failure:

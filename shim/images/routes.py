@@ -78,8 +78,15 @@ class Route:
     def sessions(
         self, cancellation: Cancellation, *, capability: str, first: Endpoint | None = None
     ) -> list[Session]:
-        """New sessions with the endpoints that have `capability`, `first` before the others."""
-        ways = [way for way in self._ways if capability in way[0].capabilities]
+        """New sessions with the endpoints that have `capability`, `first` before the others.
+
+        Once one has answered, the fallbacks have no meaning any more.
+        """
+        ways = [
+            way
+            for way in self._ways
+            if capability in way[0].capabilities and (first is None or way[0] == first or not way[0].fallback)
+        ]
         ways.sort(key=lambda way: way[0] != first)
         return [
             Session(
