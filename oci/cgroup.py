@@ -299,7 +299,7 @@ def pressure(text: str) -> PressureStall | None:
     """
     lines: dict[str, Pressure] = {}
     for line in text.splitlines():
-        name, *pairs = line.split()
+        name, *pairs = line.split() or [""]
         members = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
         try:
             lines[name] = Pressure(

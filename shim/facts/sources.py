@@ -164,7 +164,9 @@ def read_seccomp_profile(ref: str) -> Mapping[str, Any]:
 
 
 def _rules(field: str, path: str, profile: dict[str, Any]) -> list[Any]:
-    rules = profile.get("syscalls") or []
+    rules = profile.get("syscalls")
+    if rules is None:
+        return []
     if not isinstance(rules, list):
         raise BadInput(f"{field}: {path!r}: syscalls is not a list")
     return rules
