@@ -6,9 +6,11 @@ fault, conformance) run one at a time on the machine, as root, and each is follo
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ _FORBIDDEN = frozenset(
     }
 )  # fmt: skip
 _refusing = False
+_STANDARD_ERROR = pytest.StashKey[int]()
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
@@ -57,13 +60,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.root)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        config.stash[_STANDARD_ERROR] = os.dup(2)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Wait for the machine outside the test's own time limit."""
-    if room(item) not in ROOMS_WITH_REAL_PARTS:
-        return (yield)
-    with machine.alone_on_the_machine():
-        return (yield)
+    """Wait for the machine outside the test's own time limit; end the run if that limit does not work.
+
+    The limit raises an exception in the main thread, which a test that hangs in the wrong place can swallow;
+    it would then hold the machine for ever.
+    """
+    with machine.alone_on_the_machine(item.nodeid) if room(item) in ROOMS_WITH_REAL_PARTS else nullcontext():
+        mark = item.get_closest_marker("timeout")
+        limit = float(mark.args[0]) if mark is not None and mark.args else 120.0
+        faulthandler.dump_traceback_later(2 * limit + 60, exit=True, file=item.config.stash[_STANDARD_ERROR])
+        try:
+            return (yield)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")

@@ -8,28 +8,53 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 LOCK = Path("/run/lock/crisp-tests.lock")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+LOCK_LIMIT = 900.0  # seconds; longer than a test of another run may take
+
+
 @contextmanager
-def alone_on_the_machine() -> Iterator[None]:
+def alone_on_the_machine(who: str = "") -> Iterator[None]:
     """Hold the lock that one test with real parts can hold at a time; it goes with the process."""
     if "CRISP_TESTS_HOLD_THE_LOCK" in os.environ:  # a run within a test, which holds it
         yield
         return
     LOCK.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with LOCK.open("a+") as lock:
+        _acquire(lock)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}: {who}\n")
+        lock.flush()
         yield
+
+
+def _acquire(lock: TextIO) -> None:
+    """Wait in the kernel's queue, but not for ever: a timer's signal ends the wait."""
+    held = threading.Event()
+
+    def give_up() -> None:
+        if not held.is_set():
+            os.write(2, f"{LOCK} is still held by {LOCK.read_text()}".encode())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(LOCK_LIMIT, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        held.set()
     finally:
-        os.close(descriptor)
+        timer.cancel()
 
 
 @contextmanager
