@@ -67,15 +67,15 @@ class AsyncClient:
     def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
         self._channel = grpc.aio.insecure_channel(_target(path), options=_OPTIONS)
         self.runtime = cast(
-            cri_pb2_grpc.RuntimeServiceAsyncStub,
+            "cri_pb2_grpc.RuntimeServiceAsyncStub",
             _AsyncStub(cri_pb2_grpc.RuntimeServiceStub(self._channel), timeout),
         )
         self.image = cast(
-            cri_pb2_grpc.ImageServiceAsyncStub,
+            "cri_pb2_grpc.ImageServiceAsyncStub",
             _AsyncStub(cri_pb2_grpc.ImageServiceStub(self._channel), timeout),
         )
         self.admin = cast(
-            admin_pb2_grpc.AdminAsyncStub, _AsyncStub(admin_pb2_grpc.AdminStub(self._channel), timeout)
+            "admin_pb2_grpc.AdminAsyncStub", _AsyncStub(admin_pb2_grpc.AdminStub(self._channel), timeout)
         )
 
     async def close(self) -> None:
