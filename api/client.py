@@ -118,7 +118,9 @@ class _Stub:
         if isinstance(method, grpc.UnaryStreamMultiCallable):
 
             def wrapped(request: Any, **options: Any) -> Any:
-                return _iterate(method, request, options)
+                # The call begins here, not at the first look: who asks for events and then for the state
+                # misses nothing in between.
+                return _iterate(method(request, **options))
         else:
 
             def wrapped(request: Any, **options: Any) -> Any:
@@ -131,8 +133,7 @@ class _Stub:
         return wrapped
 
 
-def _iterate(method: Any, request: Any, options: dict[str, Any]) -> Iterator[Any]:
-    call = method(request, **options)
+def _iterate(call: Any) -> Iterator[Any]:
     try:
         yield from call
     except grpc.RpcError as error:
@@ -154,7 +155,7 @@ class _AsyncStub:
         if isinstance(method, grpc.aio.UnaryStreamMultiCallable):
 
             def wrapped(request: Any, **options: Any) -> Any:
-                return _iterate_async(method, request, options)
+                return _iterate_async(method(request, **options))
         else:
 
             async def wrapped(request: Any, **options: Any) -> Any:
@@ -167,8 +168,7 @@ class _AsyncStub:
         return wrapped
 
 
-async def _iterate_async(method: Any, request: Any, options: dict[str, Any]) -> AsyncIterator[Any]:
-    call = method(request, **options)
+async def _iterate_async(call: Any) -> AsyncIterator[Any]:
     try:
         async for message in call:
             yield message

@@ -1,0 +1,59 @@
+"""Arguments and options that several commands have, each defined once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import completion
+from cli.form import Form
+from cli.names import FORMS
+from cli.session import Session
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help=f"{FORMS}.", autocompletion=completion.objects, show_default=False),
+]
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME...", help=f"{FORMS}.", autocompletion=completion.objects, show_default=False
+    ),
+]
+ContainerName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help=f"{FORMS}; a pod stands for its only container.",
+        autocompletion=completion.containers,
+        show_default=False,
+    ),
+]
+Image = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGE", help="A name or an id.", autocompletion=completion.images, show_default=False
+    ),
+]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        "--namespace", "-n", metavar="NS", help="Only this one.", autocompletion=completion.namespaces
+    ),
+]
+Realm = Annotated[
+    str, typer.Option("--realm", metavar="REALM", help="Only kubelet's pods (kubelet), or yours (run).")
+]
+Output = Annotated[Form, typer.Option("--output", "-o", help="For people, or for programs.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again at every change, until Ctrl-C.")]
+Grace = Annotated[
+    int,
+    typer.Option("--timeout", "-t", min=0, metavar="SECONDS", help="Between SIGTERM and SIGKILL."),
+]
+
+
+def session(context: typer.Context) -> Session:
+    """What the application's options made."""
+    assert isinstance(context.obj, Session)
+    return context.obj

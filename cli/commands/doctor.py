@@ -1,0 +1,123 @@
+"""`crisp doctor` and `crisp handlers`: what is wrong here, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import exits
+from cli.arguments import Output, session
+from cli.form import Form, note, say_json, say_table
+from cli.session import Session
+from oci.errors import Busy
+
+_LOOK_TIMEOUT = 60.0  # seconds: the daemon starts programs to look at them
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
+    app.command()(handlers)
+
+
+def doctor(
+    context: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="What is well, too.")] = False,
+    output: Output = Form.TABLE,
+) -> None:
+    """Check kernel, cgroups, capabilities, binaries, network and state. Ends with 1 if pods cannot run."""
+    from api.proto import admin_pb2
+
+    here = session(context)
+    try:
+        found = here.admin.Doctor(admin_pb2.DoctorRequest(), timeout=_LOOK_TIMEOUT).checks
+    except Busy:
+        _without_daemon(here)
+        raise
+    words = {admin_pb2.OK: "ok", admin_pb2.WARNING: "warning", admin_pb2.PROBLEM: "problem"}
+    if output is Form.JSON:
+        say_json(
+            [
+                {
+                    "area": one.area,
+                    "name": one.name,
+                    "verdict": words[one.verdict],
+                    "found": one.found,
+                    "advice": one.advice,
+                }
+                for one in found
+            ]
+        )
+    else:
+        shown = [one for one in found if everything or one.verdict != admin_pb2.OK]
+        if shown:
+            say_table(
+                ("VERDICT", "AREA", "CHECK", "FOUND", "WHAT TO DO"),
+                [[words[one.verdict], one.area, one.name, one.found, one.advice or "-"] for one in shown],
+            )
+        count = {word: sum(words[one.verdict] == word for one in found) for word in words.values()}
+        note(
+            f"{len(found)} checks: {count['ok']} ok, {count['warning']} warnings, {count['problem']} problems"
+            + ("" if everything or not count["ok"] else " (-a shows all)")
+        )
+    bad = any(one.verdict == admin_pb2.PROBLEM for one in found)
+    raise typer.Exit(exits.FAILED if bad else exits.OK)
+
+
+def _without_daemon(here: Session) -> None:
+    """What can keep a daemon from starting and is to be seen from outside."""
+    from config.loading import ConfigError, load
+
+    config = here.places.config
+    try:
+        loaded = load(config)
+    except ConfigError as error:
+        for problem in error.problems:
+            note(str(problem))
+        note("the configuration has mistakes: crispd refuses to start until they are corrected")
+        return
+    read = ", ".join(str(file) for file in loaded.files) or f"none ({config} does not exist)"
+    note(f"configuration files: {read}; no mistakes")
+
+
+def handlers(context: typer.Context, output: Output = Form.TABLE) -> None:
+    """List the runtimes that a RuntimeClass can name, and why one cannot be used."""
+    from api.proto import admin_pb2
+
+    found = session(context).admin.Handlers(admin_pb2.HandlersRequest(), timeout=_LOOK_TIMEOUT)
+    if output is Form.JSON:
+        say_json(
+            {
+                "default_origin": found.default_origin,
+                "handlers": [
+                    {
+                        "name": one.name,
+                        "kind": one.kind,
+                        "binary": one.binary,
+                        "version": one.version,
+                        "default": one.is_default,
+                        "problem": one.problem,
+                        "origin": one.origin,
+                        "features": dict(one.features),
+                    }
+                    for one in found.handlers
+                ],
+            }
+        )
+        return
+    say_table(
+        ("HANDLER", "DEFAULT", "VERSION", "BINARY", "FROM", "PROBLEM"),
+        [
+            [
+                one.name,
+                "yes" if one.is_default else "",
+                one.version or "-",
+                one.binary or "-",
+                one.origin,
+                one.problem or "-",
+            ]
+            for one in found.handlers
+        ],
+    )
+    if found.default_origin:
+        note(f"the default: {found.default_origin}")
