@@ -1,8 +1,7 @@
 """The RuntimeDefault filter for one machine and one set of capabilities (runtime-spec config-linux.md).
 
 The outcome is that of the profile which Docker and containerd ship, also in the rules on arguments: no new
-namespaces without CAP_SYS_ADMIN, no vsock, no odd personality. It differs in that lookup_dcookie is never
-allowed (kernels have dropped it), and that CAP_BPF, CAP_PERFMON and CAP_SYSLOG open only their own calls.
+namespaces without CAP_SYS_ADMIN, no vsock, no odd personality. It differs as `docs/seccomp.md` lists.
 """
 
 from __future__ import annotations

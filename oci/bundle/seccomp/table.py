@@ -140,7 +140,7 @@ BY_MACHINE: Mapping[str, tuple[str, ...]] = {
 }
 
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
-    "x86_64": ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"),
+    "x86_64": ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86"),
     "aarch64": ("SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"),
     "armv7l": ("SCMP_ARCH_ARM",),
     "ppc64le": ("SCMP_ARCH_PPC64LE",),
@@ -148,4 +148,8 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "riscv64": ("SCMP_ARCH_RISCV64",),
     "loongarch64": ("SCMP_ARCH_LOONGARCH64",),
 }
-"""The calling conventions of a machine, its own first. A machine that is not here filters its native one."""
+"""The calling conventions of a machine, its own first. A machine that is not here filters its native one.
+
+x32 is left out: Debian's kernels have it off, no image uses it, and each convention costs every start of a
+container about 10 ms (runc) or 5 ms (crun). Its calls end the process, as those of any unlisted convention.
+"""
