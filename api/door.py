@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import grpc
 
 from api import codes
-from oci.errors import Absent, BadInput, Busy, Duplicate, Internal, Unsupported, WrongState
+from oci.errors import Absent, BadInput, Busy, CrispError, Duplicate, Internal, Unsupported, WrongState
 from shim import logcontext
 
 log = logging.getLogger("crisp.rpc")
@@ -129,7 +129,9 @@ class Door:
             "error": str(error),
         }
         if outcome.kind == Internal.kind:
-            log.error("rpc fails", extra={**fields, "reference": outcome.reference}, exc_info=error)
+            # A typed failure says all there is in its message; only a surprise needs its traceback.
+            surprise = None if isinstance(error, CrispError) else error
+            log.error("rpc fails", extra={**fields, "reference": outcome.reference}, exc_info=surprise)
         else:
             log.log(logging.INFO if outcome.kind in _EXPECTED else logging.WARNING, "rpc fails", extra=fields)
         self._observe(service, method, outcome.code, seconds)

@@ -46,6 +46,7 @@ class Daemon:
     environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     ready_after: float = 0.0  # seconds from the start of the process to READY
+    _notifications: socket.socket | None = None
     _channels: list[grpc.Channel] = field(default_factory=list)
     _number: int = field(default_factory=_count.__next__)
 
@@ -140,11 +141,9 @@ class Daemon:
         self.config_file.write_text(toml(self.settings()))
         notify = self.directory / "notify"
         notify.unlink(missing_ok=True)
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
-            (self.directory / "log").open("ab") as log,
-        ):
-            told.bind(str(notify))
+        told = self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        told.bind(str(notify))
+        with (self.directory / "log").open("ab") as log:
             began = time.monotonic()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "api.daemon", "--config", self.config_file],
@@ -212,6 +211,9 @@ class Daemon:
 
     def _forget(self) -> None:
         self.process = None
+        if self._notifications is not None:
+            self._notifications.close()
+            self._notifications = None
         for channel in self._channels:
             channel.close()
         self._channels.clear()
@@ -313,7 +315,7 @@ def running(
             status = daemon.stop()
             sys.stderr.write(f"--- the end of crispd's log\n{daemon.log[-12000:]}")
         assert status == 0, "crispd's exit status"
-        assert daemon.exceptions() == [], "crispd logged exceptions"
+        assert not daemon.exceptions(), "\n".join(["crispd logged exceptions:", *daemon.exceptions()])
         # The bridge and the monitors' group are the daemon's for ever, like its directories.
         subprocess.run(["ip", "link", "delete", daemon.bridge], check=False, capture_output=True)
         for group in leaks.cgroups():
@@ -324,7 +326,7 @@ def running(
         kept = tuple(leaks.paths((daemon.state_dir / "pods", daemon.state_dir / "containers")))
         if shared:
             left = tuple(leak for leak in left if any(name in leak for name in names))
-        assert left + kept == (), "left behind by crispd"
+        assert left + kept == (), f"left behind by crispd: {left + kept}"
     finally:
         daemon.purge()
 
