@@ -5,6 +5,7 @@ Paths are written as the wire names the fields: `config.mounts[2].container_path
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -26,6 +27,9 @@ KUBELET_ANNOTATIONS = 16 * 1024
 MAX_ID = 2**32 - 2
 """The highest user or group id; the one above means "no change" to the kernel."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SPACE = re.compile(r"\s")
+
 Domain = TypeVar("Domain")
 
 
@@ -41,15 +45,14 @@ def text(value: str, path: str, *, limit: int = MAX_STRING) -> str:
 def line(value: str, path: str, *, limit: int = 4096) -> str:
     """`value`, free of control characters: it is written into a file of lines, or shown."""
     text(value, path, limit=limit)
-    for character in value:
-        if character < " " or character == "\x7f":
-            raise BadInput(f"{path}: contains the control character {character!r}")
+    if found := _CONTROL.search(value):
+        raise BadInput(f"{path}: contains the control character {found.group()!r}")
     return value
 
 
 def word(value: str, path: str) -> str:
     """`value`, a line without white space; it may be empty."""
-    if any(character.isspace() for character in line(value, path)):
+    if _SPACE.search(line(value, path)):
         raise BadInput(f"{path}: contains white space: {value[:80]!r}")
     return value
 
