@@ -97,14 +97,6 @@ class ContainerUsage:
     writable_layer: FilesystemUse | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageStoreUsage:
-    """The store's own file system, and that of the writable layers (possibly the same)."""
-
-    images: FilesystemUse
-    containers: FilesystemUse
-
-
 _MOST_ENTRIES = 1_000_000
 """Of one writable layer; a larger one is not counted, since half a count would be an estimate."""
 

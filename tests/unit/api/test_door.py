@@ -97,9 +97,12 @@ def test_an_error_becomes_its_code_and_is_logged_once(watched: Watched) -> None:
     assert watched.codes == [("StartContainer", "NOT_FOUND")]
 
 
-@pytest.mark.parametrize("error", [ValueError("secret"), Internal("runc start: boom")])
-def test_an_internal_error_is_logged_with_where_it_arose(
-    watched: Watched, caplog: pytest.LogCaptureFixture, error: Exception
+SURPRISE, FORESEEN = ValueError("secret"), Internal("runc start: boom")
+
+
+@pytest.mark.parametrize(("error", "trace"), [(SURPRISE, SURPRISE), (FORESEEN, None)])
+def test_an_internal_error_is_logged_and_a_surprise_with_where_it_arose(
+    watched: Watched, caplog: pytest.LogCaptureFixture, error: Exception, trace: Exception | None
 ) -> None:
     async def verb(_request: Any) -> None:
         raise error
@@ -107,8 +110,8 @@ def test_an_internal_error_is_logged_with_where_it_arose(
     with pytest.raises(Aborted):
         watched.unary(verb)
     assert watched.log == [("DEBUG", "rpc begins", ""), ("ERROR", "rpc fails", "INTERNAL")]
-    assert caplog.records[-1].exc_info is not None
-    assert caplog.records[-1].exc_info[1] is error
+    traced = caplog.records[-1].exc_info
+    assert (traced[1] if traced else None) is trace
 
 
 def test_an_unforeseen_error_names_the_log_record_to_the_caller(
