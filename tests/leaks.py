@@ -134,50 +134,69 @@ def cgroups() -> Iterator[str]:
                 yield f"{directory}/{name}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Process:
+    parent: int
+    start: str  # clock ticks after boot
+    comm: str
+    argv: bytes
+    elsewhere: bool  # in another mount namespace than ours
+
+
 def processes(directories: Iterable[Path] = ()) -> Iterator[str]:
     """Living processes that a runtime may have left: (pid, start time) makes each one unmistakable.
 
-    Counted are programs that only runtimes start, descendants of this process, whatever lives in another
-    mount namespace than ours, and whatever names one of `directories` in its argv.
+    Counted are programs that only runtimes start, descendants of this process, what names one of
+    `directories` in its argv, and orphans in another mount namespace than ours, as containers are. (What
+    lives in another one below somebody's shell is that person's.)
     """
-    here = Path("/proc/self/ns/mnt").readlink()
     marks = [os.fsencode(str(directory)) for directory in directories]
-    table: dict[int, tuple[int, str, str]] = {}
-    for name in _names(Path("/proc")):
-        if name.isdigit():
-            try:
-                stat = Path("/proc", name, "stat").read_text(errors="replace")
-            except _GONE:
-                continue
-            comm, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
-            if rest[0] not in "ZX":
-                table[int(name)] = (int(rest[1]), rest[19], comm)
-    for pid, (parent, start, comm) in sorted(table.items()):
+    table = dict(_process_table())
+    for pid, process in sorted(table.items()):
         if pid == os.getpid():
             continue
+        ancestors = list(_ancestors(process.parent, table))
+        if (
+            os.getpid() in ancestors
+            or _is_runtime(process)
+            or any(mark in process.argv for mark in marks)
+            or (process.elsewhere and all(table[a].elsewhere or _is_runtime(table[a]) for a in ancestors))
+        ):
+            words = process.argv.decode(errors="replace").replace("\0", " ").strip()
+            yield f"{pid} started {process.start}: {process.comm}: {words[:160]}"
+
+
+def _is_runtime(process: _Process) -> bool:
+    return process.comm.partition(":")[0] in RUNTIME_PROGRAMS  # "runc:[2:INIT]"; the kernel keeps 15 bytes
+
+
+def _process_table() -> Iterator[tuple[int, _Process]]:
+    here = Path("/proc/self/ns/mnt").readlink()
+    for name in _names(Path("/proc")):
+        top = Path("/proc", name)
+        if not name.isdigit():
+            continue
         try:
-            argv = Path(f"/proc/{pid}/cmdline").read_bytes()
-            elsewhere = Path(f"/proc/{pid}/ns/mnt").readlink() != here
+            stat = (top / "stat").read_text(errors="replace")
+            argv = (top / "cmdline").read_bytes()
+            elsewhere = (top / "ns/mnt").readlink() != here
         except _GONE:
             continue
-        except PermissionError:
+        except PermissionError:  # the machine's first process may be out of reach
             elsewhere = False
-        ancestors = set(_ancestors(parent, table))
-        if (
-            elsewhere
-            or os.getpid() in ancestors
-            or comm.partition(":")[0] in RUNTIME_PROGRAMS  # "runc:[2:INIT]"; the kernel keeps 15 bytes
-            or any(mark in argv for mark in marks)
-        ):
-            words = argv.decode(errors="replace").replace("\0", " ").strip()
-            yield f"{pid} started {start}: {comm}: {words[:160]}"
+        comm, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
+        if rest[0] not in "ZX":  # a zombie is dead, whoever is late to reap it
+            yield (
+                int(name),
+                _Process(parent=int(rest[1]), start=rest[19], comm=comm, argv=argv, elsewhere=elsewhere),
+            )
 
 
-def _ancestors(pid: int, table: Mapping[int, tuple[int, str, str]]) -> Iterator[int]:
-    while pid in table:
+def _ancestors(pid: int, table: Mapping[int, _Process]) -> Iterator[int]:
+    """From the parent up to the child of the machine's first process."""
+    while pid > 1 and pid in table:
         yield pid
-        pid = table[pid][0]
-    yield pid
+        pid = table[pid].parent
 
 
 def firewall() -> Iterator[str]:

@@ -73,14 +73,16 @@ def plant_orphan_of_a_runtime(undo: ExitStack, room: Path) -> str:
     return f"process {pid} *: conmon: {room}/conmon 1000"
 
 
-def plant_process_in_another_mount_namespace(undo: ExitStack, room: Path) -> str:
-    child = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", "echo; exec sleep 1001"], stdout=subprocess.PIPE
-    )
-    undo.callback(child.communicate)
-    undo.callback(child.kill)
-    assert child.stdout is not None and child.stdout.readline() == b"\n"
-    return f"process {child.pid} *: s*: *sleep 1001"
+def plant_orphan_in_another_mount_namespace(undo: ExitStack, room: Path) -> str:
+    """A container whose monitor is gone."""
+    script = "unshare --mount sh -c 'echo $$; exec sleep 1001 >&-' & wait -n"
+    shell = subprocess.Popen(["setsid", "bash", "-c", script], stdout=subprocess.PIPE)
+    assert shell.stdout is not None
+    pid = int(shell.stdout.readline())
+    undo.callback(os.kill, pid, 9)
+    shell.kill()
+    shell.communicate()
+    return f"process {pid} *: s*: *sleep 1001"
 
 
 def plant_firewall_chain(undo: ExitStack, room: Path) -> str:
@@ -128,7 +130,7 @@ def plant_descriptor(undo: ExitStack, room: Path) -> str:
         plant_cgroup,
         plant_child,
         plant_orphan_of_a_runtime,
-        plant_process_in_another_mount_namespace,
+        plant_orphan_in_another_mount_namespace,
         plant_firewall_chain,
         plant_firewall_rule,
         plant_path,
