@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -126,7 +127,8 @@ class Execs:
         self._running[running.pid_file.name] = running
         try:
             document = json.dumps({**request.process, "terminal": False}).encode("ascii")
-            await self._blocking(lambda: files.write_atomic(running.process_file, document))
+            # to its end even when cancelled: a file written after the removal below would stay
+            await to_the_end(self._blocking(lambda: files.write_atomic(running.process_file, document)))
             status = await self._supervise(running, request.timeout)
             started, words = await self._blocking(lambda: self._findings(running))
             stdout, stderr = bytes(running.out), bytes(running.err)
@@ -208,6 +210,7 @@ class Execs:
 
     async def _end_tree(self, running: _Exec, child: process.Child) -> int:
         """Kill everything that the exec started, then the runtime."""
+        child.signal(signal.SIGSTOP)  # so that it starts nothing while its children are looked for
         running.started()  # the pid file may be there and its event not yet
         pipes = await self._blocking(lambda: running.pipes | processtree.pipes_of(child.pid))
         roots = {child.pid} | ({running.main.pid} if running.main is not None else set())
@@ -218,6 +221,12 @@ class Execs:
                 timeout=_KILL_TIME,
             )
         finally:
+            # The runtime is the dead process's parent: it must reap it, or a zombie stays in the container,
+            # whose first process may never reap what it did not start.
+            child.signal(signal.SIGCONT)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_AFTERMATH):
+                    await child.exited()
             await child.end(grace=0)
         return killed
 

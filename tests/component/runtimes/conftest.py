@@ -44,7 +44,8 @@ def play(runtime: str, tmp_path: Path, rootfs: Path) -> Play:
         async def whole() -> None:
             rig = Rig(runtime=real, base=tmp_path, rootfs=rootfs, **options)  # type: ignore[arg-type]
             try:
-                await story(rig)
+                async with asyncio.timeout(60):
+                    await story(rig)
             finally:
                 rig.binary, rig.monitor = None, Path("/usr/bin/conmon")
                 await rig.close()

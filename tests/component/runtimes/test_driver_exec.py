@@ -1,0 +1,210 @@
+"""Processes beside a container's own: output, codes, deadlines that hold, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+
+import pytest
+
+from oci import commandline
+from oci.commandline import Runtime
+from oci.errors import Deadline, RuntimeFailed
+from shim import process
+from shim.runtimes.driver import ExecResult
+from tests.component.runtimes.conftest import Play
+from tests.component.runtimes.rig import Rig
+
+
+def test_output_is_separate_and_the_code_is_the_commands(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            request = rig.exec("sh", "-c", "echo out; echo err >&2; exit 9")
+            assert await driver.exec_sync(target, request) == ExecResult(
+                stdout=b"out\n", stderr=b"err\n", exit_code=9
+            )
+            killed = await driver.exec_sync(target, rig.exec("sh", "-c", "kill -9 $$"))
+            assert killed == ExecResult(stdout=b"", stderr=b"", exit_code=137)
+
+    play(story)
+
+
+def test_standard_input_is_at_its_end(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            assert await driver.exec_sync(target, rig.exec("cat")) == ExecResult(
+                stdout=b"", stderr=b"", exit_code=0
+            )
+
+    play(story)
+
+
+@pytest.mark.parametrize("program", ["nonesuch", "/no/such/program", "/etc/plain"])
+def test_a_missing_program_is_told_as_such(play: Play, program: str) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            with pytest.raises(RuntimeFailed) as failure:
+                await driver.exec_sync(target, rig.exec(program))
+            assert (failure.value.verb, failure.value.program_missing) == ("exec", True)
+
+    play(story)
+
+
+def test_each_stream_is_cut_at_the_limit_and_the_command_runs_on(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            request = rig.exec(
+                "sh", "-c", "yes | head -c 3000000; yes e | head -c 9 >&2; exit 4", output_limit=1 << 20
+            )
+            result = await driver.exec_sync(target, request)
+            assert result == ExecResult(stdout=b"y\n" * (1 << 19), stderr=b"e\n" * 4 + b"e", exit_code=4)
+
+    play(story)
+
+
+def test_many_run_at_the_same_time(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            results = await asyncio.gather(
+                *(
+                    driver.exec_sync(target, rig.exec("sh", "-c", f"echo {n}; exit {n}", timeout=60.0))
+                    for n in range(12)
+                )
+            )
+            assert results == [ExecResult(stdout=b"%d\n" % n, stderr=b"", exit_code=n) for n in range(12)]
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sleep 300",
+        "sleep 300 & sleep 300",
+        "trap '' TERM HUP; sleep 300; sleep 300",
+        "setsid sleep 300 & sleep 300",
+        "setsid sh -c 'sleep 300 & sleep 300' & while :; do :; done",
+        "while :; do echo flood; done",
+    ],
+)
+def test_after_its_deadline_nothing_of_an_exec_is_left(play: Play, command: str) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            before = rig.processes(target)
+            began = time.monotonic()
+            with pytest.raises(Deadline, match=r"no end within 0\.7 s"):
+                await driver.exec_sync(target, rig.exec("sh", "-c", command, timeout=0.7))
+            assert time.monotonic() - began < 1.7
+            assert rig.processes(target) == before
+
+    play(story)
+
+
+def test_a_background_child_that_holds_the_output_does_not_hang_the_call(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver(exec_drain=0.5) as driver:
+            target = await rig.run(driver, "sleep", "100")
+            before = rig.processes(target)
+            for limit in (8.0, None):
+                began = time.monotonic()
+                result = await driver.exec_sync(
+                    target, rig.exec("sh", "-c", "echo said; sleep 300 & exit 6", timeout=limit)
+                )
+                assert result == ExecResult(stdout=b"said\n", stderr=b"", exit_code=6)
+                assert 0.5 <= time.monotonic() - began < 2
+                assert rig.processes(target) == before
+
+    play(story)
+
+
+def test_a_background_child_that_has_closed_its_output_lives_on(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            before = rig.processes(target)
+            began = time.monotonic()
+            result = await driver.exec_sync(
+                target, rig.exec("sh", "-c", "sleep 300 >/dev/null 2>&1 </dev/null & echo begun")
+            )
+            assert result == ExecResult(stdout=b"begun\n", stderr=b"", exit_code=0)
+            assert time.monotonic() - began < 1
+            assert len(rig.processes(target)) == len(before) + 1
+
+    play(story)
+
+
+def test_an_exec_ends_with_its_caller(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            before = rig.processes(target)
+            for wait in (0.0, 0.002, 0.01, 0.3):
+                call = asyncio.ensure_future(
+                    driver.exec_sync(target, rig.exec("sh", "-c", "sleep 300 & sleep 300"))
+                )
+                await asyncio.wait([call], timeout=wait)
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+                assert rig.processes(target) == before, wait
+            assert list((rig.base / "run/execs").iterdir()) == []
+
+    play(story)
+
+
+def test_an_exec_ends_with_its_container(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            call = asyncio.ensure_future(driver.exec_sync(target, rig.exec("sh", "-c", "sleep 300")))
+            await asyncio.wait([call], timeout=0.3)
+            await driver.kill(target, 9)
+            assert (await rig.ended(target)).code == 137
+            assert (await call).exit_code == 137
+
+    play(story)
+
+
+def test_what_an_exec_left_before_a_restart_is_ended_when_the_container_is_adopted(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+        before = rig.processes(target)
+        base = rig.base / "run/execs" / f"{target.id}.earlier"
+        base.with_name(base.name + ".json").write_text(
+            json.dumps(rig.process(["sh", "-c", "sleep 300 & echo up; sleep 300"]))
+        )
+        handler = rig.handler()
+        said, says = os.pipe2(os.O_CLOEXEC)
+        orphan = process.spawn(
+            commandline.execute(
+                Runtime(handler=handler.name, program=handler.binary, root=handler.root),
+                base.with_name(base.name + ".log"),
+                target.id,
+                process=base.with_name(base.name + ".json"),
+                pid_file=base.with_name(base.name + ".pid"),
+            ),
+            stdout=says,
+        )
+        os.close(says)
+        try:
+            assert await asyncio.to_thread(os.read, said, 3) == b"up\n"
+            assert len(rig.processes(target)) > len(before)
+            async with rig.driver() as driver:
+                await driver.adopt(target)
+                assert rig.processes(target) == before
+                assert list((rig.base / "run/execs").iterdir()) == []
+            assert await orphan.wait() == 137
+        finally:
+            os.close(said)
+            await orphan.end(grace=0)
+
+    play(story)
