@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import exits
+from cli import exits, quick
 from cli.commands import (
     config,
     containers,
@@ -84,7 +84,9 @@ for _room in (containers, run, logs, execute, inspect, images, pull, remove, sta
 def main(arguments: Sequence[str] | None = None, *, connector: Connector | None = None) -> int:
     """Run the command; returns the exit status."""
     try:
-        typer.main.get_command(app).main(arguments, prog_name="crisp", obj=connector)
+        command = typer.main.get_command(app)
+        quick.spare(command)
+        command.main(arguments, prog_name="crisp", obj=connector)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exits.FAILED
     except CrispError as error:
