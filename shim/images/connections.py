@@ -37,14 +37,16 @@ ERROR_BODY = 64 * 1024
 class Unreachable(CrispError):
     """No usable answer came: refused, no such host, time-out, cut, TLS failure, 429, 5xx.
 
-    `again` says that the same request may well succeed at once (a connection that broke).
+    `again` says that the same request may well succeed at once (a connection that broke), `answered` that
+    there was an answer, if no good one.
     """
 
     kind = "busy"
 
-    def __init__(self, message: str, *, again: bool = False) -> None:
+    def __init__(self, message: str, *, again: bool = False, answered: bool = False) -> None:
         super().__init__(message)
         self.again = again
+        self.answered = answered
 
 
 def _watched(cancellation: Cancellation) -> dict[str, type[HTTPConnectionPool]]:

@@ -58,13 +58,13 @@ def resolve_image(
     *,
     limits: Limits,
     cancellation: Cancellation,
-    known: Callable[[str], bool] = lambda _: False,
+    known: Callable[[str], bool] | None = None,
 ) -> Resolved:
     """The image that the route's reference means for `node`.
 
-    `known` says whether the store has an image under a digest of the name; then Unchanged is raised, once
-    the registry has said that this is what the name means. Raises Busy (token RegistryUnavailable), Absent,
-    BadInput, Internal, Cancelled.
+    `known`, for a name that the store has, tells whether a digest is among its digests: then Unchanged is
+    raised, once the registry has said that this is what the name means. Raises Busy (token
+    RegistryUnavailable), Absent, BadInput, Internal, Cancelled.
     """
     reference = route.reference
     what = f"image {reference}"
@@ -120,15 +120,13 @@ def _resolve_at(
     *,
     limits: Limits,
     what: str,
-    known: Callable[[str], bool],
+    known: Callable[[str], bool] | None,
 ) -> Resolved:
-    by_digest = ":" in target
-    if not by_digest:
-        digest = session.manifest_digest(target, what=what)
-        if digest and known(digest):
-            raise Unchanged
+    # a HEAD costs no pull of a rate limit
+    if known is not None and known(session.manifest_digest(target, what=what)):
+        raise Unchanged
     top = session.manifest(target, what=what)
-    if known(top.digest):
+    if known is not None and known(top.digest):
         raise Unchanged
 
     def fetch(wanted: Descriptor) -> Document:

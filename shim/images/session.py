@@ -115,9 +115,12 @@ class Session:
 
     def manifest_digest(self, tag: str, *, what: str) -> str:
         """The digest that a tag has at the registry, by HEAD; "" when it cannot be told that way."""
+        accept = {"Accept": ", ".join(ACCEPT)}
         try:
-            response, _ = self._ask("HEAD", f"manifests/{tag}", {"Accept": ", ".join(ACCEPT)}, what=what)
-        except (Absent, BadInput, Internal):
+            response, _ = self._ask("HEAD", f"manifests/{tag}", accept, what=what, once=True)
+        except (Absent, BadInput, Internal, Unreachable) as failure:
+            if isinstance(failure, Unreachable) and not failure.answered:
+                raise
             return ""  # some registries refuse HEAD; the GET that follows gives the true reason
         self._connections.discard(response)
         return response.headers.get("Docker-Content-Digest", "")
@@ -176,7 +179,7 @@ class Session:
         return f"{self.endpoint.url}/{self._repository}/{path}{namespace}"
 
     def _ask(
-        self, method: str, path: str, headers: Mapping[str, str], *, what: str
+        self, method: str, path: str, headers: Mapping[str, str], *, what: str, once: bool = False
     ) -> tuple[BaseHTTPResponse, str]:
         url = self._url(path)
         attempt = 0
@@ -206,12 +209,14 @@ class Session:
                 if self._authenticate(challenges, authorization, what=what):
                     continue
             if verdict is Verdict.TRANSIENT:
-                if self._pause(attempt, asked=asked):
+                if not once and self._pause(attempt, asked=asked):
                     attempt += 1
                     continue
                 later = f", it asks to wait {asked:.0f} s" if asked else ""
                 reason = "limits the rate of requests" if response.status == 429 else "is in trouble"
-                raise Unreachable(f"{what}: {shown_url(last)}: the registry {reason} (answer {said}){later}")
+                raise Unreachable(
+                    f"{what}: {shown_url(last)}: the registry {reason} (answer {said}){later}", answered=True
+                )
             raise self._refusal(verdict, said, shown_url(last), what)
 
     def _refusal(self, verdict: Verdict, said: str, url: str, what: str) -> Exception:

@@ -267,14 +267,20 @@ class ImageStore:
         cancellation = Cancellation()
         before = find(str(reference), self._records.images)
 
+        digests = frozenset(before.digests if before is not None else ())
+
         def known(digest: str) -> bool:
-            return before is not None and f"{reference.name}@{digest}" in before.digests
+            return f"{reference.name}@{digest}" in digests
 
         try:
             resolved = await self._threads.run(
                 cancellation,
                 lambda: resolve_image(
-                    route, self._node, limits=self._settings.limits, cancellation=cancellation, known=known
+                    route,
+                    self._node,
+                    limits=self._settings.limits,
+                    cancellation=cancellation,
+                    known=known if digests else None,
                 ),
             )
         except Unchanged:
@@ -290,9 +296,9 @@ class ImageStore:
         if resolved.endpoint is not None:
             meter.endpoint, meter.origin = resolved.endpoint.url, resolved.endpoint.origin
         meter.credential_source = resolved.credential_source
-        tags, digests = names_of(reference, resolved.name_digest)
+        tags, named = names_of(reference, resolved.name_digest)
         wanted = self._wanted(route, resolved, f"image {reference}")
-        return await self._take_in(resolved, wanted, tags, digests, annotations, meter, f"image {reference}")
+        return await self._take_in(resolved, wanted, tags, named, annotations, meter, f"image {reference}")
 
     def _wanted(self, route: Route, resolved: Resolved, what: str) -> list[Wanted]:
         found = []

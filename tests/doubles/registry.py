@@ -1,4 +1,4 @@
-"""A registry on loopback that does what a test tells it: serve, lie, cut, hang, refuse, redirect, ask for tokens.
+"""A registry on loopback that does what it is told: serve, lie, cut, hang, refuse, redirect, ask for tokens.
 
 It keeps its content in memory and notes every request, headers included. `Rule`s are looked at in order for
 each request; the first that fits and still has `times` left acts.

@@ -73,7 +73,8 @@ def test_a_damaged_auth_is_refused_without_being_quoted(auth: str) -> None:
 def test_no_value_shows_a_secret() -> None:
     shown = repr(
         [
-            Credentials(password="SECRET1", auth="SECRET2", identity_token="SECRET3", registry_token="SECRET"),
+            Credentials(password="SECRET1", auth="SECRET2", identity_token="SECRET3"),
+            Credentials(registry_token="SECRET4"),
             Login(username="ann", password="SECRET5", refresh_token="SECRET6", bearer="SECRET7"),
             TokenRequest(method="POST", url="u", form="SECRET8", authorization="SECRET9"),
             parse_token(b'{"token": "SECRET0"}'),

@@ -1,0 +1,92 @@
+"""A store on a real state store and disk, for tests of `shim/images/`; and what lies in its directory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from oci.errors import CrispError
+from oci.workload import ContainerId
+from shim.images.settings import StoreSettings, Transfer
+from shim.images.store import ImageStore
+from shim.kernel import mount
+from shim.kernel.layered import mount_overlay
+from shim.kernel.mountinfo import mounts_below
+from shim.rootfs import Rootfs
+from shim.state.store import Store
+
+FAST = Transfer(backoff=0.01, connect_timeout=5.0, read_timeout=5.0, longest_wait=2.0)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    directory: Path, *, containers: tuple[str, ...] = (), **settings: Any
+) -> AsyncIterator[ImageStore]:
+    """The image store of a state directory, recovered; made where it is not there yet."""
+    directory.mkdir(exist_ok=True)
+    records = await Store.open(directory)
+    chosen = replace(StoreSettings(transfer=FAST), **settings)
+    store = ImageStore(directory / "images", records=records, settings=chosen)
+    try:
+        await store.recover([ContainerId(name) for name in containers])
+        yield store
+    finally:
+        await store.close()
+        await records.close()
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(_bounded(story))
+
+
+async def _bounded(story: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.timeout(100):
+        await story()
+
+
+def content(directory: Path) -> list[str]:
+    """Every file and layer directory of a store; an empty store has none."""
+    root = directory / "images"
+    found = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+    found += [str(path.relative_to(root)) for path in (root / "l").iterdir()]
+    found += [f"mount {mounted.target}" for mounted in mounts_below(root)]
+    return sorted(found)
+
+
+async def failure(work: Awaitable[object]) -> CrispError:
+    """The error that `work` must end with."""
+    try:
+        await work
+    except CrispError as error:
+        return error
+    raise AssertionError("it succeeded")
+
+
+@contextlib.contextmanager
+def shown(rootfs: Rootfs, directory: Path) -> Iterator[Path]:
+    """A root file system mounted below `directory` until the block ends."""
+    (overlay,) = rootfs.mounts
+    target = directory / "rootfs"
+    target.mkdir()
+    mount_overlay(target, overlay.lower, upper=overlay.upper, work=overlay.work, options=overlay.options)
+    try:
+        yield target
+    finally:
+        mount.unmount(target)
+        target.rmdir()
+
+
+def files(top: Path) -> dict[str, bytes]:
+    """Regular files and symlinks below `top` with what they hold."""
+    found = {}
+    for base, _, names in os.walk(top):
+        for name in names:
+            path = Path(base, name)
+            held = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+            found[str(path.relative_to(top))] = held
+    return found
