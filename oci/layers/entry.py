@@ -86,7 +86,7 @@ def clean_path(raw: bytes, limit: int = 4096) -> bytes:
     path = raw[2:] if raw[:2] == b"./" else raw
     if path[-1:] == b"/":
         path = path[:-1]
-    if path[:1] not in (b"/", b".") and b"/." not in path and b"//" not in path:
+    if path[:1] not in (b"/", b".") and path[-1:] != b"/" and b"/." not in path and b"//" not in path:
         return path
     parts: list[bytes] = []
     for part in path.split(b"/"):

@@ -162,7 +162,7 @@ class _Writer:
         if node in self._places:  # another name of it
             return
         entry = node.entry
-        xattrs = xattr.inline(entry, opaque=node.opaque)
+        xattrs = xattr.inline(entry, node.marks())
         size = len(entry.target) if entry.kind is Kind.SYMLINK else entry.size
         extended = (
             (entry.seconds, entry.nanoseconds) != self._epoch

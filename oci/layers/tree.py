@@ -19,25 +19,39 @@ from collections.abc import Iterator
 
 from oci.errors import BadInput
 from oci.layers.entry import NAME_MAX, Entry, Kind, Limits, shown
+from oci.layers.xattr import OPAQUE, ORIGIN
 
 WHITEOUT = b".wh."
 AUFS = b".wh..wh."
-OPAQUE = b".wh..wh..opq"
+OPAQUE_NAME = b".wh..wh..opq"
 _HOPS = 40  # symlinks in one path, as the kernel allows
 
 
 class Node:
     """An inode. Its names are in its parents' `children`; hard links are one node under several names."""
 
-    __slots__ = ("children", "entry", "implied", "links", "opaque", "whiteouts")
+    __slots__ = ("children", "entry", "hides", "implied", "links", "opaque", "whiteouts")
 
     def __init__(self, entry: Entry, *, implied: bool = False) -> None:
         self.entry = entry
         self.implied = implied  # a directory that no entry describes
         self.opaque = False
+        self.hides = False  # set by Tree.finish: a directory that has whiteouts in it
         self.links = 0  # set by Tree.finish
         self.children: dict[bytes, Node] | None = {} if entry.kind is Kind.DIRECTORY else None
         self.whiteouts: set[bytes] | None = None
+
+    @property
+    def is_whiteout(self) -> bool:
+        """A character device 0/0, as overlayfs has it; a tar may bring one of its own."""
+        entry = self.entry
+        return entry.kind is Kind.CHARACTER and not entry.major and not entry.minor
+
+    def marks(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The attributes by which overlayfs knows what this directory hides."""
+        if self.opaque:
+            return (OPAQUE, ORIGIN) if self.hides else (OPAQUE,)
+        return (ORIGIN,) if self.hides else ()
 
     def entries(self) -> dict[bytes, Node]:
         """The children of a directory; asking anything else is a mistake of the caller."""
@@ -116,6 +130,7 @@ class Tree:
                     stack.append((child, covered or child.opaque))
                 else:
                     child.links += 1
+                    directory.hides = directory.hides or child.is_whiteout
         return self._root
 
     def _count(self, path: bytes) -> None:
@@ -136,7 +151,7 @@ class Tree:
             self._known = {b"": self._root}
 
     def _whiteout(self, path: bytes, above: bytes, name: bytes) -> None:
-        if name == OPAQUE:
+        if name == OPAQUE_NAME:
             self._directory(above, path).opaque = True
             return
         if name.startswith(AUFS):

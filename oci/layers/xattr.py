@@ -7,11 +7,15 @@ include/uapi/linux/posix_acl_xattr.h and acl(5).
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from oci.errors import BadInput
 from oci.layers.entry import Entry, Kind, shown
 
 OPAQUE = (b"trusted.overlay.opaque", b"y")
+# "Copied up from nobody knows where": with it overlayfs looks for whiteouts when it lists the directory also
+# where no other layer has it; without, they would be listed and not be there (fs/overlayfs/inode.c).
+ORIGIN = (b"trusted.overlay.origin", b"")
 
 _HEAD = 12
 _ROOM = 4 * 0xFFFE  # what the 16-bit count of an inode can say
@@ -37,13 +41,12 @@ def kept(entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(pair for pair in entry.xattrs if _index(entry, *pair)[0])
 
 
-def inline(entry: Entry, *, opaque: bool) -> bytes:
-    """What stands behind the inode; empty where there is nothing to keep."""
-    if not opaque and not entry.xattrs:
+def inline(entry: Entry, marks: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
+    """What stands behind the inode, `marks` (OPAQUE, ORIGIN) last; empty where there is nothing to keep."""
+    if not marks and not entry.xattrs:
         return b""
     pairs = [(*_index(entry, name, value), value) for name, value in entry.xattrs]
-    if opaque:
-        pairs.append((_TRUSTED, OPAQUE[0][len(b"trusted.") :], OPAQUE[1]))
+    pairs += [(_TRUSTED, name[len(b"trusted.") :], value) for name, value in marks]
     out = bytearray()
     for index, rest, value in pairs:
         if index:

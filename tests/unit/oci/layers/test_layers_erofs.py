@@ -265,6 +265,14 @@ def test_an_opaque_directory_has_overlayfss_mark() -> None:
     assert image.look(b"d").xattrs == bytes(12) + b"\x0e\x04\x01\x00overlay.opaquey\0"
 
 
+@pytest.mark.parametrize("whiteout", [member(b"d/.wh.x"), member(b"d/x", flag=b"3")])
+def test_a_directory_with_whiteouts_says_so_to_overlayfs(whiteout: bytes) -> None:
+    image = built(directory(b"d") + whiteout + directory(b"e") + END)
+    assert image.look(b"d").xattrs == bytes(12) + b"\x0e\x04\x00\x00overlay.origin\0\0"
+    assert (image.look(b"d/x").mode & 0o170000, image.look(b"d/x").detail) == (0o020000, 0)
+    assert image.look(b"e").xattrs == b""
+
+
 def test_attributes_of_symlinks_and_devices_are_those_they_can_have() -> None:
     pairs = [(b"user.a", b"1"), (b"trusted.a", b"2")]
     image = built(member(b"n", flag=b"6", xattrs=pairs) + END)
