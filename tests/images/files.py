@@ -18,7 +18,8 @@ class Entry:
     path: str
     mode: int = 0o755
     content: bytes | None = None
-    link: str = ""  # target of a symbolic link
+    link: str = ""  # target of a link
+    hard: bool = False  # the link is one to an earlier entry of the layer
     uid: int = 0
     gid: int = 0
 
@@ -33,6 +34,15 @@ def text(path: str, content: str, mode: int = 0o644) -> Entry:
 
 def link(path: str, target: str) -> Entry:
     return Entry(path=path, mode=0o777, link=target)
+
+
+def hard_link(path: str, target: str) -> Entry:
+    """Another name for the earlier entry `target`."""
+    return Entry(path=path, mode=0o755, link=target, hard=True)
+
+
+def hard_link(path: str, same_as: str) -> Entry:
+    return Entry(path=path, same_as=same_as)
 
 
 def program(source: Path, path: str, mode: int = 0o755) -> Iterator[Entry]:
@@ -69,10 +79,11 @@ def tree(top: Path, below: str = "") -> Iterator[Entry]:
 
 
 def with_parents(entries: Iterable[Entry]) -> list[Entry]:
-    """Each path once (the last one wins), in order, and every parent directory that was not named."""
+    """Each path once (the last one wins), in order, hard links last, and every parent that was not named."""
     by_path: dict[str, Entry] = {}
     for entry in entries:
         for parent in list(Path(entry.path).parents)[-2::-1]:
             by_path.setdefault(str(parent), directory(str(parent)))
         by_path[entry.path] = entry
-    return [by_path[path] for path in sorted(by_path)]
+    # A hard link comes after what it names.
+    return sorted(by_path.values(), key=lambda entry: (entry.hard, entry.path))

@@ -118,7 +118,11 @@ def pack(entries: Iterable[Entry]) -> bytes:
             member = tarfile.TarInfo(entry.path)
             member.mode, member.uid, member.gid, member.mtime = entry.mode, entry.uid, entry.gid, 1767225600
             if entry.link:
-                member.type, member.linkname = tarfile.SYMTYPE, entry.link
+                member.type = tarfile.LNKTYPE if entry.hard else tarfile.SYMTYPE
+                member.linkname = entry.link
+                tar.addfile(member)
+            elif entry.same_as:
+                member.type, member.linkname = tarfile.LNKTYPE, entry.same_as
                 tar.addfile(member)
             elif entry.content is None:
                 member.type = tarfile.DIRTYPE
