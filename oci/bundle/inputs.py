@@ -55,7 +55,6 @@ class HandlerTraits:
     seccomp: bool = True
     apparmor: bool = True
     selinux: bool = True
-    mount_options: bool = True
     annotations: tuple[str, ...] = ()  # globs of annotation keys that may reach the runtime
     privileged_without_host_devices: bool = False
     device_ownership_from_user: bool = False

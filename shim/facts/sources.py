@@ -120,7 +120,8 @@ def _node(field: str, path: str) -> DeviceNode:
 
 def _below(directory: str) -> Iterator[DeviceNode]:
     seen = 0
-    for parent, _, names in os.walk(directory):
+    for parent, inner, names in os.walk(directory):
+        inner.sort()
         for name in sorted(names):
             try:
                 node = device_node(f"{parent}/{name}")
