@@ -18,8 +18,12 @@ from tests.layers.archives import (
     sparse_pax,
 )
 
-ACL = struct.pack("<IHHIHHIHHIHHIHHI", 2, 1, 7, 0xFFFFFFFF, 2, 4, 1000, 4, 5, 0xFFFFFFFF, 16, 7, 0xFFFFFFFF,
-                  32, 5, 0xFFFFFFFF)  # fmt: skip
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, permissions, identity)  # owner, user 1000, group, mask, others
+    for tag, permissions, identity in (
+        (1, 7, 0xFFFFFFFF), (2, 4, 1000), (4, 0, 0xFFFFFFFF), (16, 7, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF),
+    )
+)  # fmt: skip
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service=ep
 
 

@@ -112,8 +112,7 @@ def meant(root: Node, tar: bytes) -> Tree:
 
             content = digest(size, read)
         xattrs = {k: _as_kernel_says(k, v) for k, v in kept(entry)}
-        if node.opaque:
-            xattrs[b"trusted.overlay.opaque"] = b"y"
+        xattrs.update(node.marks())
         found[path] = Seen(
             mode=entry.kind | entry.mode,
             uid=entry.uid,
