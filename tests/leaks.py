@@ -27,7 +27,7 @@ RUNTIME_PROGRAMS = frozenset(
 
 _ADDRESS = re.compile(r"[0-9a-f.:]+\Z")
 _OURS_IN_FIREWALL = re.compile(r"CNI-(?:DN-|SN-)?[0-9a-f]{16,}|\bcrisp\b", re.IGNORECASE)
-_MUST_STAY = frozenset({"mount", "network namespace", "link", "cgroup"})
+_MUST_STAY = frozenset({"mount", "network namespace", "link"})
 _GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
 
 
@@ -74,10 +74,16 @@ def diff(before: Inventory, after: Inventory, *, expected: tuple[str, ...] = ())
     sentences = []
     for kind, now in after.entries.items():
         then = before.entries.get(kind, Counter())
-        sentences += [f"{kind} {entry}" for entry in (now - then).elements()]
+        new = (entry for entry in (now - then).elements() if kind != "cgroup" or _is_ours(entry, then))
+        sentences += [f"{kind} {entry}" for entry in new]
         if kind in _MUST_STAY:
             sentences += [f"{kind} {entry} is gone" for entry in (then - now).elements()]
     return tuple(sorted(s for s in sentences if not any(fnmatchcase(s, pattern) for pattern in expected)))
+
+
+def _is_ours(group: str, then: Counter[str]) -> bool:
+    """Below a group that was there before, others make groups too, unless its path bears our name."""
+    return "crisp" in group or not any(str(parent) in then for parent in Path(group).parents)
 
 
 def settled(before: Inventory, scope: Scope, *, grace: float = 5.0) -> tuple[str, ...]:
@@ -146,28 +152,23 @@ class _Process:
 def processes(directories: Iterable[Path] = ()) -> Iterator[str]:
     """Living processes that a runtime may have left: (pid, start time) makes each one unmistakable.
 
-    Counted are programs that only runtimes start, descendants of this process, what names one of
-    `directories` in its argv, and orphans in another mount namespace than ours, as containers are. (What
-    lives in another one below somebody's shell is that person's.)
+    Counted are descendants of this process, what names one of `directories` in its argv, and orphans that
+    are programs which only runtimes start or that live in another mount namespace than ours, as containers
+    do. What has a living parent besides is its parent's to answer for.
     """
     marks = [os.fsencode(str(directory)) for directory in directories]
     table = dict(_process_table())
     for pid, process in sorted(table.items()):
         if pid == os.getpid():
             continue
-        ancestors = list(_ancestors(process.parent, table))
+        orphan = process.parent <= 1
         if (
-            os.getpid() in ancestors
-            or _is_runtime(process)
+            (orphan and (process.elsewhere or process.comm in RUNTIME_PROGRAMS))
             or any(mark in process.argv for mark in marks)
-            or (process.elsewhere and all(table[a].elsewhere or _is_runtime(table[a]) for a in ancestors))
+            or os.getpid() in _ancestors(process.parent, table)
         ):
             words = process.argv.decode(errors="replace").replace("\0", " ").strip()
             yield f"{pid} started {process.start}: {process.comm}: {words[:160]}"
-
-
-def _is_runtime(process: _Process) -> bool:
-    return process.comm.partition(":")[0] in RUNTIME_PROGRAMS  # "runc:[2:INIT]"; the kernel keeps 15 bytes
 
 
 def _process_table() -> Iterator[tuple[int, _Process]]:
@@ -193,8 +194,7 @@ def _process_table() -> Iterator[tuple[int, _Process]]:
 
 
 def _ancestors(pid: int, table: Mapping[int, _Process]) -> Iterator[int]:
-    """From the parent up to the child of the machine's first process."""
-    while pid > 1 and pid in table:
+    while pid in table:
         yield pid
         pid = table[pid].parent
 

@@ -41,10 +41,6 @@ def hard_link(path: str, target: str) -> Entry:
     return Entry(path=path, mode=0o755, link=target, hard=True)
 
 
-def hard_link(path: str, same_as: str) -> Entry:
-    return Entry(path=path, same_as=same_as)
-
-
 def program(source: Path, path: str, mode: int = 0o755) -> Iterator[Entry]:
     """A program of this machine at `path`, and its shared libraries where its loader looks for them."""
     yield Entry(path=path, mode=mode, content=source.read_bytes())

@@ -121,9 +121,6 @@ def pack(entries: Iterable[Entry]) -> bytes:
                 member.type = tarfile.LNKTYPE if entry.hard else tarfile.SYMTYPE
                 member.linkname = entry.link
                 tar.addfile(member)
-            elif entry.same_as:
-                member.type, member.linkname = tarfile.LNKTYPE, entry.same_as
-                tar.addfile(member)
             elif entry.content is None:
                 member.type = tarfile.DIRTYPE
                 tar.addfile(member)
