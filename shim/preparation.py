@@ -6,7 +6,7 @@ from pathlib import Path
 
 from oci.errors import Internal
 from shim.files import make_private_directory
-from shim.kernel import mount
+from shim.kernel import mount, mountinfo
 from shim.kernel.flock import Lock, acquire
 from shim.paths import Paths
 
@@ -23,7 +23,9 @@ def prepare(paths: Paths) -> Lock:
         lock = acquire(paths.state_dir / "lock", what=f"state directory {paths.state_dir}")
         for directory in (paths.pods, paths.containers, paths.images, paths.logs):
             make_private_directory(directory)
-        if not paths.state_dir.is_mount():
+        # Path.is_mount compares devices, and a directory bound onto itself stays on its own: a second mount
+        # after a restart would hide all that is mounted below the first.
+        if not mountinfo.is_mount_point(paths.state_dir.resolve()):
             mount.bind(paths.state_dir, paths.state_dir)
         mount.set_propagation(paths.state_dir, mount.Flag.PRIVATE)
     except OSError as error:
