@@ -31,6 +31,7 @@ GRACE = 10
 
 _START_TIMEOUT = 240.0  # seconds, as kubelet gives RunPodSandbox
 _POLL = 0.05  # seconds between two looks at the log
+_LONG = 3600.0  # seconds; a wait without a limit could not be interrupted
 
 
 class Pull(StrEnum):
@@ -200,12 +201,16 @@ class _Running:
                     note(f"the daemon does not answer; {self._request.path} runs on, waiting for it")
                 return not watch.wait(_POLL)
 
+            outputs = logfiles.read(self._log_path(), keep_on=keep_on)
             try:
-                write(logfiles.read(self._log_path(), keep_on=keep_on))
+                write(outputs)
             except BrokenPipeError:
-                # Nobody reads us any more: as for any other program of a pipeline, that ends it.
+                # Nobody reads us any more: as for any other program of a pipeline, that ends it. It is still
+                # waited for, so that what was to be removed is.
+                os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
                 self._end(1)
-                raise
+                while not watch.wait(_LONG):
+                    pass
         return self._exit_code()
 
     def _log_path(self) -> Path:
