@@ -1,0 +1,203 @@
+"""A runtime or monitor that fails, hangs, prints nonsense or lies at a verb: a clear error, nothing left."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from oci.errors import Absent, CrispError, Deadline, RuntimeFailed, WrongState
+from shim.runtimes.driver import Observed, Status
+from tests.component.runtimes.conftest import Play
+from tests.component.runtimes.rig import Rig
+from tests.doubles.oci_runtime import Plan, calls, install
+
+
+def _double(rig: Rig, plans: dict[str, Plan]) -> None:
+    rig.binary = install(rig.base, rig.handler().binary, plans)
+
+
+@pytest.fixture
+def runtime() -> str:
+    return "crun"
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (
+            Plan(act="fail", words="no space on the moon"),
+            r"double-runtime create .*no space on the moon",
+        ),
+        (Plan(act="fail", silent=True), "conmon of container .* ended without an answer"),
+        (Plan(act="fail", after=True, words="too late"), "too late"),
+        (Plan(act="die"), "conmon of container"),
+        (Plan(act="garbage"), "create of container"),
+        (Plan(act="nothing"), "create of container"),
+    ],
+    ids=["fails", "fails silently", "fails after it worked", "dies", "garbage", "does nothing"],
+)
+def test_a_create_that_fails_says_why_and_leaves_nothing(play: Play, plan: Plan, words: str) -> None:
+    async def story(rig: Rig) -> None:
+        _double(rig, {"create": plan})
+        async with rig.driver() as driver:
+            with pytest.raises(RuntimeFailed, match=words) as failure:
+                await rig.create(driver, "sleep", "100")
+            assert failure.value.verb == "create"
+            assert not failure.value.program_missing
+            assert "handler crun" in failure.value.message
+            (target,) = rig.targets
+            assert rig.processes(target) == []
+            assert calls(rig.base) == ["create", "delete"]
+
+    play(story)
+
+
+def test_a_create_that_hangs_is_ended_at_its_deadline(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        _double(rig, {"create": Plan(act="hang")})
+        async with rig.driver(timeout=0.7) as driver:
+            began = time.monotonic()
+            with pytest.raises(Deadline, match=r"create did not end within 0\.7 s"):
+                await rig.create(driver, "sleep", "100")
+            assert time.monotonic() - began < 3
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "words"),
+    [
+        (
+            Plan(act="fail", words="the stars are wrong"),
+            RuntimeFailed,
+            "start of container .*the stars are wrong",
+        ),
+        (Plan(act="fail", words="container does not exist"), Absent, "start of container"),
+        (
+            Plan(act="fail", words="cannot start a container that has stopped"),
+            WrongState,
+            "start of container",
+        ),
+        (Plan(act="fail", silent=True, status=42), RuntimeFailed, r"\(status 42\): it said nothing"),
+        (Plan(act="die"), RuntimeFailed, "killed by signal 9"),
+        (Plan(act="garbage"), RuntimeFailed, "start of container"),
+        (Plan(act="hang"), Deadline, r"start of container .*did not end within 0\.7 s"),
+    ],
+    ids=["fails", "absent", "stopped", "silent", "dies", "garbage", "hangs"],
+)
+def test_a_start_that_fails_is_told_by_its_kind(
+    play: Play, plan: Plan, kind: type[CrispError], words: str
+) -> None:
+    async def story(rig: Rig) -> None:
+        _double(rig, {"start": plan})
+        async with rig.driver(timeout=0.7) as driver:
+            target = await rig.create(driver, "sleep", "100")
+            with pytest.raises(kind, match=words):
+                await driver.start(target)
+            await driver.delete(target)
+            assert rig.processes(target) == []
+            assert (await rig.ended(target)).code == 137
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "words"),
+    [
+        (Plan(act="fail", words="not today"), RuntimeFailed, "delete of container .*not today"),
+        (Plan(act="nothing"), RuntimeFailed, "delete reported success, but its state is still in"),
+        (Plan(act="hang"), Deadline, "delete of container"),
+    ],
+    ids=["fails", "does nothing", "hangs"],
+)
+def test_a_delete_that_fails_still_ends_the_container_and_can_be_repeated(
+    play: Play, plan: Plan, kind: type[CrispError], words: str
+) -> None:
+    async def story(rig: Rig) -> None:
+        _double(rig, {"delete": plan})
+        async with rig.driver(timeout=0.7) as driver:
+            target = await rig.run(driver, "sleep", "100")
+            with pytest.raises(kind, match=words):
+                await driver.delete(target)
+            assert rig.processes(target) == []
+            assert (await rig.ended(target)).code == 137
+        rig.binary = None
+        async with rig.driver() as driver:
+            await driver.delete(target)
+            assert list((rig.base / "root").iterdir()) == []
+
+    play(story)
+
+
+@pytest.mark.parametrize("act", ["fail", "garbage", "nothing", "hang", "die"])
+def test_a_state_that_cannot_be_asked_is_unknown_and_the_end_is_still_told(play: Play, act: str) -> None:
+    async def story(rig: Rig) -> None:
+        _double(rig, {"state": Plan(act=act)})
+        async with rig.driver(timeout=0.7) as driver:
+            target = await rig.run(driver, "sleep", "100")
+        async with rig.driver(timeout=0.7) as driver:
+            assert await driver.adopt(target) == Observed(status=Status.UNKNOWN, process=target.process)
+            await driver.kill(target, 9)
+            assert (await rig.ended(target)).code == 137
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "words"),
+    [
+        (Plan(act="fail", words="no more keys"), RuntimeFailed, "exec of container .*no more keys"),
+        (Plan(act="fail", words="container does not exist"), Absent, "exec of container"),
+        (Plan(act="nothing"), RuntimeFailed, "the process was not started"),
+        (Plan(act="garbage"), RuntimeFailed, "exec of container"),
+        (Plan(act="die"), RuntimeFailed, "killed by signal 9"),
+        (Plan(act="hang"), Deadline, r"no end within 0\.7 s"),
+    ],
+    ids=["fails", "absent", "does nothing", "garbage", "dies", "hangs"],
+)
+def test_an_exec_that_fails_is_told_by_its_kind(
+    play: Play, plan: Plan, kind: type[CrispError], words: str
+) -> None:
+    async def story(rig: Rig) -> None:
+        _double(rig, {"exec": plan})
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            before = rig.processes(target)
+            with pytest.raises(kind, match=words):
+                await driver.exec_sync(target, rig.exec("true", timeout=0.7))
+            assert rig.processes(target) == before
+            assert list((rig.base / "run/execs").iterdir()) == []
+
+    play(story)
+
+
+@pytest.mark.parametrize("missing", ["runtime", "monitor"])
+def test_a_missing_program_of_the_node_is_named(play: Play, missing: str) -> None:
+    async def story(rig: Rig) -> None:
+        nowhere = Path("/no/such/program")
+        if missing == "runtime":
+            rig.binary = nowhere
+        else:
+            rig.monitor = nowhere
+        async with rig.driver() as driver:
+            with pytest.raises(RuntimeFailed, match="/no/such/program") as failure:
+                await rig.create(driver, "true")
+            assert not failure.value.program_missing
+            with pytest.raises(RuntimeFailed, match=r"/no/such/program|does not exist"):
+                if missing == "monitor":
+                    await rig.create(driver, "true")
+                await driver.start(rig.targets[0])
+
+    play(story)
+
+
+def test_an_unusable_log_path_is_named(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        (rig.base / "file").write_text("")
+        async with rig.driver() as driver:
+            with pytest.raises(CrispError, match=r"log file .*/file/0\.log: .*ENOTDIR|EEXIST"):
+                await rig.create(driver, "true", log_path=rig.base / "file" / "0.log")
+
+    play(story)
