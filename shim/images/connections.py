@@ -38,13 +38,16 @@ class Unreachable(CrispError):
     """No usable answer came: refused, no such host, time-out, cut, TLS failure, 429, 5xx.
 
     `again` says that the same request may well succeed at once (a connection that broke), `answered` that
-    there was an answer, if no good one.
+    there was an answer, if no good one, `broken` that a good one broke off in its body.
     """
 
     kind = "busy"
 
-    def __init__(self, message: str, *, again: bool = False, answered: bool = False) -> None:
+    def __init__(
+        self, message: str, *, again: bool = False, answered: bool = False, broken: bool = False
+    ) -> None:
         super().__init__(message)
+        self.broken = broken
         self.again = again
         self.answered = answered
 

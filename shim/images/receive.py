@@ -80,7 +80,7 @@ def receive(
             except BaseException:
                 cancellation.cancel()  # a reader that waits for the network must not be waited for
                 raise
-        write_file(index, builder.finish(), durable=durable)
+        write_file(index, _finished(builder, what), durable=durable)
         done = True
         return Received(tar=tar, index=index, inodes=builder.inodes, tar_size=size)
     except OSError as failure:
@@ -89,6 +89,13 @@ def receive(
         if not done:
             tar.unlink(missing_ok=True)
             index.unlink(missing_ok=True)
+
+
+def _finished(builder: IndexBuilder, what: str) -> bytes:
+    try:
+        return builder.finish()
+    except BadInput as failure:
+        raise BadInput(f"{what}: {failure.message}") from failure
 
 
 def disk_failure(failure: OSError, path: Path, what: str) -> CrispError:

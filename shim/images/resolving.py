@@ -89,14 +89,16 @@ def resolve_image(
 def first_of(sessions: Iterable[Session], ask: Callable[[Session], T], *, what: str) -> T:
     """The first endpoint's answer. When all fail: the last one's error, with the others' beside it."""
     failures: list[CrispError] = []
+    answered = False
     for session in sessions:
-        if session.endpoint.fallback and any(isinstance(f, (Absent, BadInput)) for f in failures):
+        if session.endpoint.fallback and answered:
             continue
         try:
             return ask(session)
         except (Absent, BadInput, Internal, Unreachable) as failure:
             failures.append(failure)
         finally:
+            answered = answered or session.answered
             session.close()
     if not failures:
         raise BadInput(f"{what}: no configured endpoint may be asked for it (capabilities)")

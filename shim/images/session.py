@@ -10,9 +10,10 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
+from typing import TypeVar
 
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
@@ -40,6 +41,8 @@ from oci.registry_transfer import (
 from shim.images.cancellation import Cancellation
 from shim.images.connections import Connections, Unreachable
 from shim.images.settings import Limits, Transfer
+
+T = TypeVar("T")
 
 _TOKEN_BODY = 1 << 20
 
@@ -81,6 +84,7 @@ class Session:
         cancellation: Cancellation,
     ) -> None:
         self.endpoint = endpoint
+        self.answered = False  # a registry is there, whatever it said
         self._connections = connections
         self._repository = repository
         self._access = access
@@ -104,8 +108,13 @@ class Session:
 
         Raises Absent, BadInput (refused, too large), Unreachable, Corrupt.
         """
-        response, url = self._ask("GET", f"manifests/{target}", {"Accept": ", ".join(ACCEPT)}, what=what)
-        body = self._body(response, url, self._limits.manifest, what)
+        accept = {"Accept": ", ".join(ACCEPT)}
+
+        def read() -> tuple[BaseHTTPResponse, str, bytes]:
+            response, url = self._ask("GET", f"manifests/{target}", accept, what=what)
+            return response, url, self._body(response, url, self._limits.manifest, what)
+
+        response, url, body = self._until_whole(read)
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
         said = response.headers.get("Docker-Content-Digest", "")
         expected = target if ":" in target else said if said.startswith("sha256:") else digest
@@ -140,8 +149,12 @@ class Session:
         """A blob in memory (an image configuration), its digest and size checked."""
         if size > self._limits.manifest:
             raise BadInput(f"{what}: {size} bytes, the limit is {self._limits.manifest}")
-        response, _, url = self.open_blob(digest, 0, what=what)
-        body = self._body(response, url, size, what)
+
+        def read() -> tuple[str, bytes]:
+            response, _, url = self.open_blob(digest, 0, what=what)
+            return url, self._body(response, url, size, what)
+
+        url, body = self._until_whole(read)
         found = f"sha256:{hashlib.sha256(body).hexdigest()}"
         if len(body) != size or found != digest:
             raise Corrupt(
@@ -149,6 +162,17 @@ class Session:
                 f"not {size} bytes of {digest}"
             )
         return body
+
+    def _until_whole(self, read: Callable[[], T]) -> T:
+        """Repeat what broke off in the middle of a body."""
+        attempt = 0
+        while True:
+            try:
+                return read()
+            except Unreachable as failure:
+                if not failure.broken or not self._pause(attempt, asked=None):
+                    raise
+                attempt += 1
 
     def close(self) -> None:
         """Close idle connections."""
@@ -167,7 +191,8 @@ class Session:
                 body += block
         except (HTTPError, HTTPException, OSError, ValueError) as failure:
             response.close()
-            raise self.failure(failure, url) from failure
+            found = self.failure(failure, url)
+            raise Unreachable(f"{what}: {found}", broken=True) from failure
         if len(body) > limit:
             response.close()
             raise BadInput(f"{what}: {shown_url(url)} sent more than {limit} bytes")
@@ -198,6 +223,8 @@ class Session:
                 attempt += 1
                 continue
             verdict = judge(response.status)
+            # 400 is how servers answer plain HTTP on their TLS port
+            self.answered = self.answered or response.status != 400
             if verdict is Verdict.GOOD:
                 return response, last
             asked = retry_after(response.headers.get("Retry-After", ""), now=time.time())
