@@ -70,7 +70,7 @@ class CommandTimedOut(Deadline):
 
     def __init__(self, command: str, timeout: float, result: Result) -> None:
         words = _tail(result.stderr)
-        super().__init__(f"{command} did not end within {timeout:g} s{': ' + words if words else ''}")
+        super().__init__(f"{command} did not end within {timeout:.3g} s{': ' + words if words else ''}")
         self.command = command
         self.result = result
 

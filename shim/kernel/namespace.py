@@ -62,13 +62,15 @@ async def aside(work: Callable[[], T], *, name: str = "crisp-namespace") -> T:
         else:
             loop.call_soon_threadsafe(finish, result, None)
 
-    threading.Thread(target=main, name=name).start()
+    thread = threading.Thread(target=main, name=name)
+    thread.start()
     cancelled: asyncio.CancelledError | None = None
     while not done.done():
         try:
             await asyncio.wait((done,))
         except asyncio.CancelledError as error:
             cancelled = error
+    thread.join()  # it has done its last work: microseconds
     if cancelled is not None:
         done.exception()  # taken: the cancel is the answer
         raise cancelled

@@ -185,7 +185,7 @@ class _Budget:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, process.CommandTimedOut):
-            raise Deadline(f"{self._stage}: {error.message} (limit {self._limit:g} s in all)") from error
+            raise Deadline(f"{self._stage}: {error.message} (limit {self._limit:.3g} s in all)") from error
 
     def left(self) -> float:
         return max(0.0, self._end - asyncio.get_running_loop().time())
