@@ -105,7 +105,7 @@ def test_an_answer_is_read_whole_and_byte_by_byte(data: bytes, reply: SyncReply)
 
 @pytest.mark.parametrize("data", [b"\n", b"[]\n", b"{}\n", b'{"pid": "x"}\n', b'{"pid": true}\n', b"\xff\n"])
 def test_what_is_no_answer_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="no pid in it|not a JSON object"):
+    with pytest.raises(ValueError, match=r"no pid in it|not a JSON object"):
         parse_sync(data)
 
 

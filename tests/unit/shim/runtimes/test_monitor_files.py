@@ -1,0 +1,141 @@
+"""What is laid out for conmon, and what is read of it, on plain directories."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from oci.errors import Absent, BadInput, Internal
+from oci.workload import ContainerId, PodId
+from shim.cgroups import Cgroups, Hierarchies
+from shim.runtimes.conmon import MonitorFiles, make_log, monitor_of, prepare, remove_leftovers, send_control
+from shim.runtimes.driver import Target
+from shim.runtimes.exits import read_exit, was_oom_killed
+from shim.runtimes.logfile import identity
+
+ID = ContainerId("cd" * 32)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> MonitorFiles:
+    (tmp_path / "bundle").mkdir()
+    for name in ("exits", "attach"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    return MonitorFiles(bundle=tmp_path / "bundle", run_dir=tmp_path / "run", id=ID)
+
+
+def _litter(files: MonitorFiles) -> None:
+    files.persist.mkdir(exist_ok=True)
+    bundle, persist = files.bundle, files.persist
+    for path in (
+        *(files.exit_file, files.container_pid, files.monitor_pid, files.control),
+        *(bundle / "attach", bundle / "oom", persist / "exit", persist / "oom"),
+    ):
+        path.write_text("9")
+    files.link.symlink_to(files.bundle)
+
+
+def test_stale_answers_are_gone_before_a_monitor_starts(files: MonitorFiles) -> None:
+    _litter(files)
+    prepare(files, None)
+    assert sorted(str(p.relative_to(files.bundle.parent)) for p in files.bundle.parent.rglob("*")) == [
+        "bundle", "bundle/exit", "run", "run/attach", "run/exits"
+    ]  # fmt: skip
+
+
+def test_leftovers_are_removed_twice_and_without_a_bundle(files: MonitorFiles) -> None:
+    _litter(files)
+    remove_leftovers(files)
+    remove_leftovers(files)
+    files.bundle.rmdir()
+    remove_leftovers(files)
+    assert sorted(p.name for p in files.run_dir.rglob("*")) == ["attach", "exits"]
+
+
+def test_a_run_directory_too_deep_for_a_socket_is_refused(files: MonitorFiles, tmp_path: Path) -> None:
+    deep = MonitorFiles(bundle=files.bundle, run_dir=tmp_path / ("d" * 90), id=ID)
+    with pytest.raises(BadInput, match=r"run_dir: .*107 bytes"):
+        prepare(deep, None)
+
+
+def test_the_log_is_made_with_its_mode_and_kept_if_it_exists(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        make_log(tmp_path / "a/b/0.log")
+    finally:
+        os.umask(before)
+    log = tmp_path / "a/b/0.log"
+    log.write_text("kept")
+    make_log(log)
+    assert (log.read_text(), stat.S_IMODE(log.stat().st_mode)) == ("kept", 0o640)
+
+
+def test_a_log_path_that_is_a_link_a_pipe_or_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "file/0.log", tmp_path / "link", tmp_path / "pipe"):
+        with pytest.raises(Internal, match=r"log file .*(ENOTDIR|EEXIST|ELOOP|ENXIO)"):
+            make_log(path)
+
+
+def test_the_exit_file_is_read_from_either_place(files: MonitorFiles) -> None:
+    assert read_exit(files) is None
+    files.persist.mkdir()
+    (files.persist / "exit").write_text("3")
+    assert read_exit(files) == (3, (files.persist / "exit").stat().st_ctime_ns)
+    files.exit_file.write_text("137")
+    assert read_exit(files) == (137, files.exit_file.stat().st_ctime_ns)
+    files.exit_file.write_text("-1")
+    assert read_exit(files) == (None, files.exit_file.stat().st_ctime_ns)
+
+
+@pytest.mark.parametrize(
+    ("kills", "hint", "told"),
+    [("1", False, True), ("0", True, False), (None, True, True), (None, False, False)],
+)
+def test_the_cgroups_counter_beats_conmons_hint(
+    files: MonitorFiles, tmp_path: Path, kills: str | None, hint: bool, told: bool
+) -> None:
+    target = Target(
+        id=ID, pod_id=PodId("p"), directory=files.bundle, log_path=None, tty=False, stdin=False,
+        stdin_once=False, cgroup="/c",
+    )  # fmt: skip
+    cgroups = Cgroups(Hierarchies(v2=tmp_path / "cgroup"))
+    if kills is not None:
+        (tmp_path / "cgroup/c").mkdir(parents=True)
+        (tmp_path / "cgroup/c/memory.events").write_text(f"oom 1\noom_kill {kills}\n")
+    if hint:
+        (files.bundle / "oom").write_text("")
+    assert was_oom_killed(cgroups, target, files) is told
+
+
+def test_a_pid_file_of_another_program_names_no_monitor(files: MonitorFiles) -> None:
+    assert monitor_of(files) is None
+    files.monitor_pid.write_text(str(os.getpid()))
+    assert monitor_of(files) is None
+
+
+def test_a_control_fifo_without_a_reader_means_that_the_monitor_is_gone(files: MonitorFiles) -> None:
+    with pytest.raises(Absent, match="conmon of container"):
+        send_control(files, b"2 0 0\n")
+    os.mkfifo(files.control)
+    with pytest.raises(Absent, match="conmon of container"):
+        send_control(files, b"2 0 0\n")
+    reader = os.open(files.control, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        send_control(files, b"2 0 0\n")
+        assert os.read(reader, 64) == b"2 0 0\n"
+    finally:
+        os.close(reader)
+
+
+def test_files_are_told_apart_by_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    (tmp_path / "b").write_text("")
+    (tmp_path / "c").symlink_to("a")
+    assert identity(tmp_path / "a") == identity(tmp_path / "c") != identity(tmp_path / "b")
+    assert identity(tmp_path / "none") is None
