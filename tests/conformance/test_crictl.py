@@ -31,6 +31,7 @@ def test_a_pod_is_run_looked_at_and_removed(served: Daemon, tmp_path: Path) -> N
         tmp_path / "pod.json",
         {
             "metadata": {"name": "smoke", "namespace": "default", "uid": "smoke", "attempt": 0},
+            "hostname": "smoke-host",
             "log_directory": str(tmp_path / "logs"),
             "linux": {},
         },
@@ -62,10 +63,8 @@ def test_a_pod_is_run_looked_at_and_removed(served: Daemon, tmp_path: Path) -> N
         "CONTAINER_RUNNING",
         "main",
     )
-    assert (
-        crictl(served, "exec", "--sync", container, "hostname")
-        == json.loads(crictl(served, "inspectp", pod))["status"]["metadata"]["name"]
-    )
+    assert crictl(served, "exec", "--sync", container, "hostname") == "smoke-host"
+    assert json.loads(crictl(served, "inspectp", pod))["status"]["metadata"]["name"] == "smoke"
     assert crictl(served, "logs", container) == "hello from the container"
     assert container[:13] in crictl(served, "stats")
 
