@@ -68,6 +68,8 @@ def _watched(cancellation: Cancellation) -> dict[str, type[HTTPConnectionPool]]:
             super().connect()
             if self.sock is not None:
                 cancellation.watch(self.sock)
+            # only what an operator configured goes unverified; urllib3 would warn of each such request
+            self.is_verified = True
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -138,6 +140,7 @@ class Connections:
         self._trust = trust
         self._environment = environment
         self._cancellation = cancellation
+        self.answered = False  # a server of HTTP is there, whatever it said
         self._timeout = urllib3.Timeout(connect=transfer.connect_timeout, read=transfer.read_timeout)
         self._managers: dict[tuple[str, str, bool], urllib3.PoolManager] = {}
         self._base = f"{endpoint.scheme}://{endpoint.host}/"
@@ -163,6 +166,8 @@ class Connections:
             if hop.trusted:
                 sent.update(private or {})
             response = self._once(method, hop.url, sent, body)
+            # 400 is how servers answer plain HTTP on their TLS port
+            self.answered = self.answered or response.status != 400
             location = response.headers.get("Location", "")
             if not redirects or response.status not in REDIRECTS or not location:
                 return response, hop.url

@@ -84,7 +84,6 @@ class Session:
         cancellation: Cancellation,
     ) -> None:
         self.endpoint = endpoint
-        self.answered = False  # a registry is there, whatever it said
         self._connections = connections
         self._repository = repository
         self._access = access
@@ -92,6 +91,11 @@ class Session:
         self._transfer = transfer
         self._limits = limits
         self._cancellation = cancellation
+
+    @property
+    def answered(self) -> bool:
+        """Whether anything there speaks the endpoint's protocol, whatever it said."""
+        return self._connections.answered
 
     @property
     def credential_source(self) -> str:
@@ -223,8 +227,6 @@ class Session:
                 attempt += 1
                 continue
             verdict = judge(response.status)
-            # 400 is how servers answer plain HTTP on their TLS port
-            self.answered = self.answered or response.status != 400
             if verdict is Verdict.GOOD:
                 return response, last
             asked = retry_after(response.headers.get("Retry-After", ""), now=time.time())
