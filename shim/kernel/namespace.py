@@ -112,6 +112,17 @@ def keep_own(kind: Kind, target: str | Path) -> None:
     keep(f"/proc/thread-self/ns/{kind.file}", target)
 
 
+def is_namespace(path: str | Path) -> bool:
+    """Whether a namespace is kept at `path`, and not just the file that a lost bind mount leaves.
+
+    Namespace files all live on one device, nsfs.
+    """
+    try:
+        return Path(path).stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def release(target: str | Path) -> None:
     """Undo `keep`: unmount and remove the file; absent is success. Raises OSError."""
     mount.unmount_all(target)

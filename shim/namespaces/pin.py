@@ -193,7 +193,7 @@ class Namespaces:
 
     def intact(self, pinned: PinnedNamespaces) -> bool:
         """Whether every pinned path still is a namespace: false after a reboot or a foreign unmount."""
-        return all(_is_namespace(path) for path in _paths(pinned).values())
+        return all(namespace.is_namespace(path) for path in _paths(pinned).values())
 
     def sweep(self) -> dict[PodId, PinnedNamespaces]:
         """What is pinned on the machine, by pod, whatever any record says. Blocking."""
@@ -222,14 +222,6 @@ def _paths(pins: PinnedNamespaces) -> dict[Kind, str]:
     """The pinned paths by kind; network comes first."""
     paths = {Kind.NETWORK: pins.network, Kind.IPC: pins.ipc, Kind.UTS: pins.uts, Kind.USER: pins.user}
     return {kind: path for kind, path in paths.items() if path}
-
-
-def _is_namespace(path: str) -> bool:
-    """Namespace files all live on one device, nsfs; the file under a lost bind mount does not."""
-    try:
-        return Path(path).stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
-    except FileNotFoundError:
-        return False
 
 
 def _failure(stage: str, error: OSError) -> CrispError:

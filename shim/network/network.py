@@ -20,6 +20,7 @@ from oci.errors import BadInput, Busy, CrispError, Full, Internal
 from oci.workload import PodId
 from shim.kernel import link
 from shim.kernel.inotify import DirectoryWatch
+from shim.kernel.namespace import is_namespace
 from shim.network import configurations
 from shim.network.attachments import Attachment, Attachments
 from shim.network.configurations import Loaded
@@ -222,8 +223,11 @@ class Network:
         await asyncio.to_thread(self._attachments.remove, request.pod_id)
 
     def _recall(self, request: NetworkRequest) -> tuple[tuple[Attachment, ...] | None, str]:
-        """What is kept of the pod, and its namespace's path while there is something at it. Blocking."""
-        netns = request.netns if request.netns and Path(request.netns).exists() else ""
+        """What is kept of the pod, and its namespace's path while it is one. Blocking.
+
+        Plugins fail for the plain file that is left when a pin lost its mount (bridge: "unknown FS magic").
+        """
+        netns = request.netns if request.netns and is_namespace(request.netns) else ""
         return self._attachments.get(request.pod_id), netns
 
     async def check(self, request: NetworkRequest) -> None:

@@ -31,8 +31,7 @@ class Node:
         self.conf_dir = directory / "net.d"
         self.conf_dir.mkdir()
         self.cache_dir = directory / "cache"
-        self.netns = directory / "netns"
-        self.netns.touch()
+        self.netns = Path("/proc/self/ns/net")  # a namespace, which scripted plugins leave as it is
         self.plugins = CniPlugins(directory / "cni")
 
     def configure(self, document: dict[str, Any], name: str = "10-pods.conflist") -> None:
@@ -122,12 +121,17 @@ def test_a_chain_is_added_in_order_and_deleted_in_reverse_with_the_result(node: 
     assert node.kept() == []
 
 
-def test_a_pod_is_detached_as_it_was_attached_with_configuration_and_namespace_gone(node: Node) -> None:
+@pytest.mark.parametrize("left", ["nothing", "a plain file"])
+def test_a_pod_is_detached_as_it_was_attached_with_configuration_and_namespace_gone(
+    node: Node, tmp_path: Path, left: str
+) -> None:
+    gone = tmp_path / "netns"
+    if left == "a plain file":  # what a bind mount leaves
+        gone.touch()
     node.configure(conflist("one", "two"))
     go(attached(node.network(), node.request()))
     shutil.rmtree(node.conf_dir)
-    node.netns.unlink()
-    go(detached(node.network(), node.request()))
+    go(detached(node.network(), node.request(netns=str(gone))))
     assert node.plugins.asked()[2:] == ["two DEL", "one DEL"]
     assert {call.environment["CNI_NETNS"] for call in node.plugins.calls()[2:]} == {""}
     assert {"prevResult"} <= set(node.plugins.calls()[3].config)
