@@ -52,9 +52,9 @@ class Monitor:
 def monitor_argv(monitor: Monitor) -> list[str]:
     """The command line of conmon.
 
-    - Log lines are not synced to disk one by one: with conmon's default each line waits for the disk, and a
-      container that prints is throttled to the disk's latency. What the node's page cache loses in a power
-      cut is the same as under the other runtimes.
+    - `--no-sync-log`: without it conmon syncs the log to disk at each reopen and at the end, before it writes
+      the exit file, so that a container's end is reported only when a busy disk lets it. What a power cut
+      takes from the page cache is lost under the other runtimes too.
     - `--leave-stdin-open` unless the request says that stdin ends with its first client: without the flag
       the first client that goes away, or dies with the daemon, closes the container's stdin.
     """
