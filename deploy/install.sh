@@ -101,6 +101,10 @@ fi
 [ -x "$python" ] || fail "$python is not here; install python3 and python3-venv"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$python is $("$python" -V 2>&1); Crisp needs Python 3.11 or newer (Debian 12 or newer)"
+for name in crisp crispd; do
+    [ -z "$commands" ] || [ ! -e "$commands/$name" ] || [ -L "$commands/$name" ] ||
+        fail "$commands/$name is there and is not a link of ours; remove it or use --no-commands"
+done
 [ -z "$wheels" ] || [ -d "$wheels" ] || fail "--wheels $wheels: no such directory"
 
 if [ -n "$download" ]; then
@@ -143,10 +147,6 @@ fi
 if [ -n "$commands" ]; then
     mkdir -p "$commands"
     for name in crisp crispd; do
-        if [ "$(readlink "$commands/$name" 2>/dev/null)" != "$prefix/bin/$name" ]; then
-            [ ! -e "$commands/$name" ] || [ -L "$commands/$name" ] ||
-                fail "$commands/$name is there and is not a link of ours; remove it or use --no-commands"
-            ln -sfn "$prefix/bin/$name" "$commands/$name"
-        fi
+        [ "$(readlink "$commands/$name" 2>/dev/null)" = "$prefix/bin/$name" ] || ln -sfn "$prefix/bin/$name" "$commands/$name"
     done
 fi
