@@ -24,6 +24,7 @@ from shim import process
 from shim.cgroups import Cgroups
 from shim.lifecycle.undo import to_the_end
 from shim.records import ProcessRef
+from shim.runtimes import processtree
 
 T = TypeVar("T")
 
@@ -105,13 +106,13 @@ class Monitors:
             async with asyncio.timeout(timeout):
                 return await self._create(monitor)
         except TimeoutError:
-            await to_the_end(self.end_by_file(monitor.monitor_pid_file))
+            await to_the_end(self.end_all_of(monitor))
             raise Deadline(
                 f"conmon of container {monitor.id}: {monitor.runtime.name} create did not end "
                 f"within {timeout:g} s"
             ) from None
         except BaseException:
-            await to_the_end(self.end_by_file(monitor.monitor_pid_file))
+            await to_the_end(self.end_all_of(monitor))
             raise
 
     async def _create(self, monitor: Monitor) -> tuple[int, ProcessRef]:
@@ -165,11 +166,20 @@ class Monitors:
         if not await process.wait_gone(ref, _EXIT_TIME):
             raise Internal(f"conmon (process {ref.pid}) did not end after SIGKILL; it hangs in the kernel")
 
-    async def end_by_file(self, pid_file: Path) -> None:
-        """Kill the monitor that a pid file names, if it is one."""
-        ref = await self._blocking(lambda: _reference_of(pid_file))
-        if ref is not None and await self._blocking(lambda: _is_monitor(ref, pid_file.parent)):
-            await self.end(ref)
+    async def end_all_of(self, monitor: Monitor) -> None:
+        """Kill everything in the monitors' cgroup that was started for a bundle, whatever it is by now.
+
+        A pid file is not enough: conmon may have forked and not yet written it.
+        """
+
+        def find() -> list[ProcessRef]:
+            table = processtree.read_table()
+            inside = [pid for pid in self._cgroups.processes(self._cgroup) if pid in table]
+            roots = [pid for pid in inside if _names_bundle(pid, monitor.bundle)]
+            family = processtree.members(table, roots, 0)
+            return [table[pid].reference for pid in inside if pid in family]
+
+        await processtree.kill_all(find, io=self._io, timeout=_EXIT_TIME)
 
 
 def prepare(files: MonitorFiles, log_path: Path | None) -> None:
@@ -259,11 +269,21 @@ def _reference_of(pid_file: Path) -> ProcessRef | None:
 
 def _is_monitor(ref: ProcessRef, bundle: Path) -> bool:
     """Whether a process was started as the monitor of this bundle: a pid file may outlive its process."""
+    return (
+        b"--conmon-pidfile" in _arguments(ref.pid) and _names_bundle(ref.pid, bundle) and process.alive(ref)
+    )
+
+
+def _names_bundle(pid: int, bundle: Path) -> bool:
+    """Whether a process was started for this bundle: conmon and the runtime both have it as an argument."""
+    return os.fsencode(bundle) in _arguments(pid)
+
+
+def _arguments(pid: int) -> list[bytes]:
     try:
-        arguments = Path(f"/proc/{ref.pid}/cmdline").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
-        return False
-    return b"--conmon-pidfile" in arguments and os.fsencode(bundle) in arguments and process.alive(ref)
+        return []
 
 
 @contextlib.contextmanager

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from oci.errors import Absent, CrispError, Deadline, RuntimeFailed, WrongState
 from shim.runtimes.driver import Observed, Status
-from tests.component.runtimes.conftest import Play
-from tests.component.runtimes.rig import Rig
+from tests.component.runtimes.conftest import RUNTIMES, Play
+from tests.component.runtimes.rig import MONITORS, Rig
 from tests.doubles.oci_runtime import Plan, calls, install
 
 
@@ -201,3 +203,32 @@ def test_an_unusable_log_path_is_named(play: Play) -> None:
                 await rig.create(driver, "true", log_path=rig.base / "file" / "0.log")
 
     play(story)
+
+
+@pytest.mark.parametrize("real", RUNTIMES)
+def test_a_create_cancelled_at_any_moment_leaves_nothing_and_can_be_repeated(play: Play, real: str) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = rig.target()
+            spec = rig.spec(target, ["sleep", "100"])
+            cancelled = 0
+            for tenths in range(0, 400, 8):
+                call = asyncio.ensure_future(driver.create(target, spec))
+                await asyncio.wait([call], timeout=tenths / 10_000)
+                call.cancel()
+                try:
+                    await call
+                except asyncio.CancelledError:
+                    cancelled += 1
+                    assert rig.processes(target) == []
+                    assert rig.cgroups.processes(MONITORS) == []
+                    assert [path for path in (rig.base / "run").rglob("*") if not path.is_dir()] == []
+                    assert list((rig.base / "root").glob("*")) == []
+                else:
+                    await driver.delete(target)
+                    rig.exits.clear()
+            assert cancelled > 3
+            created = await driver.create(target, spec)
+            await driver.delete(replace(target, process=created.process, monitor=created.monitor))
+
+    play(story, real=real)
