@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 GRACE: Final = 2.0
 """Seconds between TERM and KILL when a child is ended early."""
+DYING: Final = 10.0
+"""Seconds that a killed child may take to die before it is left behind."""
 DRAIN: Final = 0.2
 """Seconds that output is still read for after the child's exit, when a survivor of it holds the pipe."""
 
@@ -141,29 +143,36 @@ class Child:
     async def end(self, *, grace: float = GRACE) -> int:
         """TERM to the group, `grace` seconds, KILL to the group, reap; a cancel takes effect afterwards.
 
-        The group is killed before the leader is reaped, so its number cannot have become another's.
+        The group is killed before the leader is reaped, so its number cannot have become another's. A child
+        that the kernel does not let die (state D) within `DYING` seconds is left to be reaped later.
         """
-        ending = asyncio.ensure_future(self._end(grace))
-        cancelled: asyncio.CancelledError | None = None
-        while not ending.done():
-            try:
-                await asyncio.shield(ending)
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
-        return ending.result()
-
-    async def _end(self, grace: float) -> int:
+        loop = asyncio.get_running_loop()
         if not self._exited.done():
             self.signal_group(signals.SIGTERM)
             self.signal_group(signals.SIGCONT)  # a stopped process takes no TERM
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await self.exited()
+        cancelled = await self._outlast(loop.time() + grace)
         self.signal_group(signals.SIGKILL)
-        await self.exited()
-        return self.reap()
+        cancelled = await self._outlast(loop.time() + DYING) or cancelled
+        if self._exited.done():
+            status = self.reap()
+        else:
+            log.warning("a killed child does not die", extra={"child": self.pid, "command": self.command})
+            self._exited.add_done_callback(lambda _: self.reap())
+            status = -signals.SIGKILL
+        if cancelled is not None:
+            raise cancelled
+        return status
+
+    async def _outlast(self, end: float) -> asyncio.CancelledError | None:
+        """Wait for the exit until `end` (loop time) whatever cancels this; the last cancel, if any."""
+        loop = asyncio.get_running_loop()
+        cancelled: asyncio.CancelledError | None = None
+        while not self._exited.done() and loop.time() < end:
+            try:
+                await asyncio.wait((self._exited,), timeout=end - loop.time())
+            except asyncio.CancelledError as error:
+                cancelled = error
+        return cancelled
 
     def _on_exit(self) -> None:
         if not self._exited.done():

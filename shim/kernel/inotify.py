@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import struct
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from oci.errors import Full
 from shim.kernel import libc
+
+log = logging.getLogger(__name__)
 
 
 class Mask(IntFlag):
@@ -73,6 +76,11 @@ class DirectoryWatch:
         self._descriptor = -1
         self._arm()
 
+    @property
+    def armed(self) -> bool:
+        """Whether changes are noticed: false once closed, or when the kernel granted no more watches."""
+        return self._descriptor >= 0
+
     def close(self) -> None:
         """Stop watching. Repeatable."""
         if self._timer is not None:
@@ -91,14 +99,9 @@ class DirectoryWatch:
                 self._loop.add_reader(self._descriptor, self._on_readable)
             before = {self._content, *self._steps}
             self._content, self._steps = -1, {}
-            chain = [*reversed(self._path.parents), self._path]
-            for directory, following in zip(chain, [*chain[1:], None], strict=True):
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                    if following is None:
-                        self._content = self._add(directory, _CONTENT)
-                    else:
-                        watch = self._add(directory, _ENTRIES)
-                        self._steps.setdefault(watch, set()).add(following.name)
+            # Where the path is a link, both ends of it count: what it points at may come and go too.
+            for path in {self._path, Path(os.path.realpath(self._path))}:
+                self._arm_way(path)
             for stale in before - {-1, self._content, *self._steps}:
                 with contextlib.suppress(OSError):  # EINVAL: it went with its directory
                     libc.call("inotify_rm_watch", self._descriptor, stale)
@@ -108,6 +111,16 @@ class DirectoryWatch:
                 f"watching {self._path}: {os.strerror(error.errno or 0)} "
                 "(raise fs.inotify.max_user_instances and max_user_watches)"
             ) from error
+
+    def _arm_way(self, path: Path) -> None:
+        chain = [*reversed(path.parents), path]
+        for directory, following in zip(chain, [*chain[1:], None], strict=True):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                if following is None:
+                    self._content = self._add(directory, _CONTENT)
+                else:
+                    watch = self._add(directory, _ENTRIES)
+                    self._steps.setdefault(watch, set()).add(following.name)
 
     def _add(self, directory: Path, mask: Mask) -> int:
         flags = int(mask | Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR)
@@ -133,5 +146,8 @@ class DirectoryWatch:
 
     def _fire(self) -> None:
         self._timer = None
-        self._arm()  # first, so that nothing that happens after the listener's look is missed
+        try:
+            self._arm()  # first, so that nothing that happens after the listener's look is missed
+        except Full as error:  # the listener sees it by `armed`
+            log.warning("a directory is no longer watched", extra={"error": error.message})
         self._changed()

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from config.models import NetworkSettings
 from oci.cni import NetworkRequest, NetworkResult, builtin, invocation, result
 from oci.cni.configuration import Network as Configuration
 from oci.errors import BadInput, Busy, CrispError, Full, Internal
@@ -143,7 +142,7 @@ class Network:
         """
         args = invocation.arguments(request)
         capabilities = invocation.capability_values(request)
-        if self._watch is None:
+        if not self._watched():
             await self._refresh()
         networks = self._networks(port_mappings="portMappings" in capabilities)
         if not networks:
@@ -315,9 +314,12 @@ class Network:
             return self._loaded.networks
         return (self._builtin.compose(port_mappings=port_mappings),)
 
+    def _watched(self) -> bool:
+        return self._watch is not None and self._watch.armed
+
     def _stale(self) -> bool:
         """Whether the last answer of STATUS, or of an unwatched directory, has become old."""
-        if self._watch is not None and not any(n.at_least("1.1.0") for n in self._loaded.networks):
+        if self._watched() and not any(n.at_least("1.1.0") for n in self._loaded.networks):
             return False
         return asyncio.get_running_loop().time() - self._asked > self._limits.status
 
@@ -363,22 +365,4 @@ def _call(request: NetworkRequest, attachment: Attachment, netns: str) -> Call:
         netns=netns,
         interface=attachment.interface,
         args=attachment.args,
-    )
-
-
-def make_network(settings: NetworkSettings, *, cache_dir: Path, run_dir: Path) -> Network:
-    """The networks as configured. Leases of the built-in one lie below `run_dir`, which a reboot empties."""
-    own = Builtin(bridge=settings.builtin_bridge, subnets=settings.builtin_subnets, data_dir=run_dir / "cni")
-    return Network(
-        conf_dir=settings.conf_dir,
-        bin_dirs=settings.bin_dirs,
-        cache_dir=cache_dir,
-        max_confs=settings.max_confs,
-        builtin=own if settings.builtin else None,
-        preference=settings.ip_preference,
-        limits=Limits(
-            add=float(settings.add_timeout),
-            delete=float(settings.del_timeout),
-            status=float(settings.status_timeout),
-        ),
     )

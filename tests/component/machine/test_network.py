@@ -14,7 +14,7 @@ import pytest
 
 from oci.cni import NetworkRequest, NetworkResult
 from oci.cni.result import PluginFailed
-from oci.errors import Absent, BadInput, Busy, Deadline, Internal
+from oci.errors import Absent, BadInput, Busy, Deadline, Full, Internal
 from oci.workload import DnsConfig, PodId, PodMetadata, PortMapping
 from shim import process
 from shim.network.network import Limits, Network
@@ -435,6 +435,27 @@ def test_an_old_answer_of_status_is_asked_for_anew(node: Node) -> None:
         async with asyncio.timeout(20):
             await changed.wait()
         assert network.condition() == (True, "", "")
+        await network.close()
+
+    go(main())
+
+
+def test_where_nothing_can_be_watched_the_directory_is_read_when_something_asks(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise Full("watching: Too many open files")
+
+    monkeypatch.setattr("shim.network.network.DirectoryWatch", refuse)
+
+    async def main() -> None:
+        changed = asyncio.Event()
+        network = await started(node.network(changed=changed.set, limits=Limits(status=0.0)))
+        assert network.condition()[0] is False
+        node.configure(conflist("one"))
+        assert (await network.attach(node.request())).addresses == ("10.99.0.5",)
+        node.configure(conflist("absent"))
+        await becomes(network, (False, "plugin absent is in none of"), changed)
         await network.close()
 
     go(main())

@@ -176,6 +176,37 @@ def test_a_cancel_however_often_ends_and_reaps_the_child_first(
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_an_event_loop_that_ends_takes_its_children_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process.Child.end, "__kwdefaults__", {"grace": 0.2})
+
+    async def main() -> tuple[int, asyncio.Task[Result]]:
+        started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        argv = ["sh", "-c", "trap '' TERM; while :; do sleep 60; done"]
+        task = asyncio.ensure_future(process.run(argv, timeout=60, on_spawn=started.set_result))
+        return await started, task
+
+    pid, task = go(main())  # asyncio.run cancels every task that is left
+    assert task.cancelled()
+    assert group_members(pid) == []
+
+
+def test_a_child_that_does_not_die_is_left_and_reaped_when_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "DYING", 0.05)
+    kill = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda group, number: None)  # as in state D: no signal gets through
+
+    async def main() -> tuple[int, int]:
+        child = process.spawn(["sleep", "60"])
+        status = await child.end(grace=0)
+        kill(child.pid, signal.SIGKILL)
+        await child.exited()
+        return status, child.pid
+
+    status, pid = go(main())
+    assert status == -signal.SIGKILL
+    assert not Path(f"/proc/{pid}").exists()
+
+
 def test_a_survivor_that_holds_the_output_delays_the_answer_by_little() -> None:
     begun = time.monotonic()
     result = shell("sleep 60 & echo $!")

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from oci.errors import Full
+from shim.kernel import libc
 from shim.kernel.inotify import DirectoryWatch
+
+
+async def every_step_is_noticed(directory: Path, steps: list[Callable[[], object]]) -> None:
+    changed = asyncio.Event()
+    watch = DirectoryWatch(directory, changed.set, settle=0.001)
+    try:
+        for number, step in enumerate(steps):
+            changed.clear()
+            step()
+            try:
+                async with asyncio.timeout(20):
+                    await changed.wait()
+            except TimeoutError:
+                raise AssertionError(f"step {number} was not noticed") from None
+        assert watch.armed
+    finally:
+        watch.close()
+        watch.close()
+    assert not watch.armed
 
 
 def test_every_change_on_the_way_to_a_directory_is_noticed(tmp_path: Path) -> None:
@@ -27,23 +51,7 @@ def test_every_change_on_the_way_to_a_directory_is_noticed(tmp_path: Path) -> No
         lambda: file.write_text("4"),
     ]
 
-    async def main() -> None:
-        changed = asyncio.Event()
-        watch = DirectoryWatch(directory, changed.set, settle=0.001)
-        try:
-            for number, step in enumerate(steps):
-                changed.clear()
-                step()
-                try:
-                    async with asyncio.timeout(20):
-                        await changed.wait()
-                except TimeoutError:
-                    raise AssertionError(f"step {number} was not noticed") from None
-        finally:
-            watch.close()
-            watch.close()
-
-    asyncio.run(main(), debug=True)
+    asyncio.run(every_step_is_noticed(directory, steps), debug=True)
 
 
 def test_what_happens_beside_the_way_is_no_change(tmp_path: Path) -> None:
@@ -69,3 +77,33 @@ def test_what_happens_beside_the_way_is_no_change(tmp_path: Path) -> None:
         return calls
 
     assert asyncio.run(main(), debug=True) == ["changed"]
+
+
+def test_a_directory_behind_a_link_is_followed_through_its_removal(tmp_path: Path) -> None:
+    real, link = tmp_path / "agent" / "net.d", tmp_path / "etc" / "net.d"
+    real.mkdir(parents=True)
+    link.parent.mkdir()
+    link.symlink_to(real)
+    steps: list[Callable[[], object]] = [
+        lambda: (real / "10.conf").touch(),
+        lambda: shutil.rmtree(tmp_path / "agent"),
+        lambda: real.mkdir(parents=True),
+        lambda: (real / "10.conf").touch(),
+        link.unlink,
+        link.mkdir,
+        lambda: (link / "20.conf").touch(),
+    ]
+    asyncio.run(every_step_is_noticed(link, steps), debug=True)
+
+
+def test_without_watches_the_limit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, *arguments: object, path: str = "") -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(libc, "call", refuse)
+
+    async def main() -> None:
+        with pytest.raises(Full, match=r"Too many open files \(raise fs\.inotify\.max_user_instances"):
+            DirectoryWatch(tmp_path, lambda: None)
+
+    asyncio.run(main(), debug=True)
