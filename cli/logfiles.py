@@ -7,6 +7,7 @@ kubelet makes it.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -147,11 +148,10 @@ def _open(path: Path) -> BinaryIO:
         raise Absent(f"log {path} does not exist (any more)") from None
     except OSError as error:
         raise _failure(path, error) from None
-    file = os.fdopen(descriptor, "rb", buffering=0)
-    if not path.is_file():
-        file.close()
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise Internal(f"log {path} is not a file")
-    return file
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def _failure(path: Path, error: OSError) -> CrispError:

@@ -24,3 +24,14 @@ def remove_logs(top: Path, *, namespace: str, name: str, uid: str) -> None:
     path = directory(top, namespace=namespace, name=name, uid=uid)
     if path.parent == top and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
+
+
+def clear(path: Path) -> None:
+    """Empty a pod's log directory, which stays; no such directory is success."""
+    if path.is_symlink() or not path.is_dir():
+        return
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ INVOCATION = "crisp.run/invocation"
 """An annotation that differs between two calls: they must not join each other's pod."""
 
 _UIDS = uuid.UUID("6c5f37a6-4c0f-5f0e-9a53-3a4f4c1a7d5e")
-_DOCKER_SIZE = re.compile(r"([0-9]+)([kmg])b?\Z", re.IGNORECASE)
+_DOCKER_SIZE = re.compile(r"([0-9]+)([kmg])\Z", re.IGNORECASE)
 _PORT = re.compile(
     r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?P<host>\d+):(?P<container>\d+)(?:/(?P<protocol>\w+))?\Z"
 )

@@ -93,9 +93,12 @@ def remove_pod(here: Session, pod: Pod) -> None:
 
     runtime = here.realm(pod.realm).runtime
     runtime.StopPodSandbox(cri_pb2.StopPodSandboxRequest(pod_sandbox_id=pod.id))
-    runtime.RemovePodSandbox(cri_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod.id))
-    if pod.realm == RUN:
-        remove_logs(here.logs_of_run, namespace=pod.namespace, name=pod.name, uid=pod.uid)
+    try:
+        runtime.RemovePodSandbox(cri_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod.id))
+    finally:
+        # Also when the daemon could not finish: it does so by itself later, and knows no logs.
+        if pod.realm == RUN:
+            remove_logs(here.logs_of_run, namespace=pod.namespace, name=pod.name, uid=pod.uid)
 
 
 def _remove(here: Session, target: Target, inventory: Inventory, *, force: bool) -> str:

@@ -151,12 +151,15 @@ class _Running:
     def start(self, handler: str) -> None:
         """Make and start it. What was made is removed again when that fails or is interrupted."""
         from api.proto import cri_pb2
+        from cli.runlogs import clear
         from cli.watching import ExitWatch
 
         runtime = self._here.realm(RUN).runtime
         pod = cri_pb2.RunPodSandboxRequest(config=self._request.pod, runtime_handler=handler)
         try:
             self._pod = runtime.RunPodSandbox(pod, timeout=_START_TIMEOUT).pod_sandbox_id
+            # The name is ours from here on. What an earlier pod of that name left must not look like output.
+            clear(Path(self._request.pod.log_directory))
             container = cri_pb2.CreateContainerRequest(
                 pod_sandbox_id=self._pod, config=self._request.container, sandbox_config=self._request.pod
             )
