@@ -24,8 +24,9 @@ from shim.images.layout import Layout
 from shim.images.persistence import Records
 from shim.images.progress import LayerMeter, Phase, PullMeter
 from shim.images.receive import Expected, Received, receive
+from shim.images.resolving import sha256
 from shim.images.session import Corrupt, Session
-from shim.images.settings import StoreSettings
+from shim.images.settings import Limits, StoreSettings
 from shim.images.threads import Threads
 from shim.records import LayerRecord
 
@@ -91,6 +92,24 @@ def fetch_from(
                     way.close()
 
     return fetch
+
+
+def made_here(tar: bytes, layout: Layout, limits: Limits, *, what: str) -> Wanted:
+    """A layer of our own making, as one that is wanted."""
+    diff_id = sha256(tar)
+
+    def fetch(cancellation: Cancellation, _meter: LayerMeter) -> Received:
+        return receive(
+            (tar,),
+            Expected(diff_id=diff_id),
+            layout,
+            limits=limits,
+            cancellation=cancellation,
+            what=f"{what}: directories",
+            durable=True,
+        )
+
+    return Wanted(diff_id=diff_id, blob=Descriptor(media_type="", digest=diff_id, size=len(tar)), fetch=fetch)
 
 
 class Intake:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from oci.errors import BadInput, Full, Internal
 from shim import process
-from shim.files import remove_tree, sync_directory
+from shim.files import remove_tree, sync_directory, write_atomic
 from shim.images import unpack
 from shim.images.layout import Layout
+from shim.images.parents import encode_implied
 from shim.images.receive import Received, disk_failure
 from shim.images.threads import Threads
 from shim.images.usage import walk
@@ -43,10 +44,12 @@ def size_of(layout: Layout, diff_id: str, form: str) -> int:
     """Bytes that a layer's files take, whole blocks of 4096; -1 when they are not there. Blocking."""
     try:
         if form == EROFS:
-            files = (layout.tar(diff_id), layout.index(diff_id))
-            return sum(-(-path.stat().st_size // 4096) * 4096 for path in files)
+            files = (layout.tar(diff_id), layout.index(diff_id), layout.implied(diff_id))
+            sizes = [path.stat().st_size for path in files[:2]]
+            sizes += [path.stat().st_size for path in files[2:] if path.exists()]
+            return sum(-(-size // 4096) * 4096 for size in sizes)
         tree = layout.tree(diff_id)
-        return walk(tree).bytes if tree.is_dir() else -1
+        return walk(tree).bytes + walk(layout.implied(diff_id)).bytes if tree.is_dir() else -1
     except FileNotFoundError:
         return -1
 
@@ -80,11 +83,12 @@ async def keep(
 
 def _keep_files(layout: Layout, diff_id: str, received: Received, what: str) -> LayerRecord:
     try:
+        _keep_implied(layout, diff_id, received)
         received.index.replace(layout.index(diff_id))
         received.tar.replace(layout.tar(diff_id))
     except OSError as failure:
         received.discard()
-        layout.index(diff_id).unlink(missing_ok=True)
+        remove_files(layout, diff_id)
         raise disk_failure(failure, layout.layers, what) from failure
     return LayerRecord(
         diff_id=diff_id,
@@ -93,6 +97,11 @@ def _keep_files(layout: Layout, diff_id: str, received: Received, what: str) -> 
         inodes=received.inodes,
         created_at=time.time_ns(),
     )
+
+
+def _keep_implied(layout: Layout, diff_id: str, received: Received) -> None:
+    if received.implied:
+        write_atomic(layout.implied(diff_id), encode_implied(received.implied), durable=True)
 
 
 async def _keep_tree(
@@ -144,13 +153,17 @@ def _name_tree(layout: Layout, diff_id: str, received: Received, directory: Path
             os.close(descriptor)
         with contextlib.suppress(FileNotFoundError):
             tree.rmdir()  # an empty mount point of the other form
+        _keep_implied(layout, diff_id, received)
         directory.rename(tree)
         sync_directory(layout.lower)
     except OSError as failure:
         raise disk_failure(failure, tree, what) from failure
-    use = walk(tree)
     return LayerRecord(
-        diff_id=diff_id, form=DIRECTORY, size=use.bytes, inodes=use.inodes, created_at=time.time_ns()
+        diff_id=diff_id,
+        form=DIRECTORY,
+        size=size_of(layout, diff_id, DIRECTORY),
+        inodes=walk(tree).inodes,
+        created_at=time.time_ns(),
     )
 
 
@@ -161,6 +174,7 @@ def remove_files(layout: Layout, diff_id: str) -> None:
     """
     layout.tar(diff_id).unlink(missing_ok=True)
     layout.index(diff_id).unlink(missing_ok=True)
+    layout.implied(diff_id).unlink(missing_ok=True)
     grave = layout.fresh(".gone")
     with contextlib.suppress(FileNotFoundError):
         layout.tree(diff_id).rename(grave)

@@ -69,6 +69,10 @@ class Layout:
     def index(self, diff_id: str) -> Path:
         return self.layers / f"{hexadecimal(diff_id)}.erofs"
 
+    def implied(self, diff_id: str) -> Path:
+        """Directories that the layer does not describe; absent when it describes all (`parents.py`)."""
+        return self.layers / f"{hexadecimal(diff_id)}.implied"
+
     def tree(self, diff_id: str) -> Path:
         return self.lower / hexadecimal(diff_id)[:24]
 

@@ -43,7 +43,7 @@ class Received:
     tar: Path
     index: Path
     inodes: int
-    tar_size: int
+    implied: tuple[bytes, ...]  # directories that the layer does not describe
 
     def discard(self) -> None:
         self.tar.unlink(missing_ok=True)
@@ -76,13 +76,13 @@ def receive(
             ) as content,
         ):
             try:
-                builder, size = _write(content, tar, expected, cancellation, what, durable=durable)
+                builder = _write(content, tar, expected, cancellation, what, durable=durable)
             except BaseException:
                 cancellation.cancel()  # a reader that waits for the network must not be waited for
                 raise
         write_file(index, _finished(builder, what), durable=durable)
         done = True
-        return Received(tar=tar, index=index, inodes=builder.inodes, tar_size=size)
+        return Received(tar=tar, index=index, inodes=builder.inodes, implied=builder.implied)
     except OSError as failure:
         raise disk_failure(failure, layout.temporary, what) from failure
     finally:
@@ -156,7 +156,7 @@ def _write(
     what: str,
     *,
     durable: bool,
-) -> tuple[IndexBuilder, int]:
+) -> IndexBuilder:
     builder = IndexBuilder()
     digest = hashlib.sha256()
     size = 0
@@ -184,7 +184,7 @@ def _write(
             os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
-    return builder, size
+    return builder
 
 
 def write_all(descriptor: int, block: bytes) -> None:

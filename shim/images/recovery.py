@@ -16,7 +16,7 @@ from shim.images.layers import present
 from shim.images.layout import Layout
 from shim.records import ImageRecord, LayerRecord
 
-_FILE = re.compile(r"([0-9a-f]{64})\.(?:tar|erofs)\Z")
+_FILE = re.compile(r"([0-9a-f]{64})\.(?:tar|erofs|implied)\Z")
 _DOCUMENT = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -120,6 +120,7 @@ def clear(layout: Layout, plan: Plan) -> None:
     for diff_id in plan.files:
         layout.tar(diff_id).unlink(missing_ok=True)
         layout.index(diff_id).unlink(missing_ok=True)
+        layout.implied(diff_id).unlink(missing_ok=True)
     for name in plan.trees:
         grave = layout.fresh(".gone")
         (layout.lower / name).rename(grave)

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import os
+import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,10 @@ from shim.images.cancellation import Cancellation
 from shim.images.catalogue import find, merge, names_of
 from shim.images.documents import digests_of, read_document, remove_documents, write_documents
 from shim.images.flights import Flights
-from shim.images.intake import Intake, Wanted, fetch_from, settle
+from shim.images.intake import Intake, Wanted, fetch_from, made_here, settle
 from shim.images.layout import Layout
 from shim.images.lending import Lending, Loan, stack_order
+from shim.images.parents import LayerView, must_look, read_implied, repair_tar
 from shim.images.persistence import Records
 from shim.images.progress import PullMeter, PullProgress
 from shim.images.receive import disk_failure
@@ -345,16 +347,42 @@ class ImageStore:
                 await self._intake.ensure(wanted, meter, what=what)
                 if meter is not None:
                     meter.stage = "commit"
-                record = await settle(self._commit(resolved, tags, digests, annotations, what))
+                repair = await self._repair(resolved.config.diff_ids, what)
+                diff_ids = (*resolved.config.diff_ids, *((repair.diff_id,) if repair else ()))
+                with self._intake.wanting(diff_ids):
+                    if repair is not None:
+                        await self._intake.ensure((repair,), None, what=what)
+                    record = await settle(self._commit(resolved, diff_ids, tags, digests, annotations, what))
                 done = True
                 return record
         finally:
             if not done:
                 await settle(self._collect_locked())
 
+    async def _repair(self, diff_ids: tuple[str, ...], what: str) -> Wanted | None:
+        """The layer that must stand on top of these, where directories of them would look wrong."""
+        order = stack_order(diff_ids)
+        implied = await self._threads.do(lambda: [read_implied(self._layout, layer) for layer in order])
+        if not must_look(implied):
+            return None
+        borrower = ContainerId(f"repair-{secrets.token_hex(8)}")
+        lower = await self._lending.lend(
+            borrower, Loan(image_id=ImageId(""), layers=order), self._records.layers
+        )
+        try:
+            views = [
+                LayerView(top=Path(top), implied=paths)
+                for top, paths in zip(reversed(lower), implied, strict=True)
+            ]
+            tar = await self._threads.do(repair_tar, views)
+        finally:
+            await settle(self._lending.take_back(borrower))
+        return None if tar is None else made_here(tar, self._layout, self._settings.limits, what=what)
+
     async def _commit(
         self,
         resolved: Resolved,
+        diff_ids: tuple[str, ...],
         tags: tuple[str, ...],
         digests: tuple[str, ...],
         annotations: Mapping[str, str],
@@ -363,15 +391,14 @@ class ImageStore:
         async with self._commit_lock:
             before = self._records.images.get(resolved.image_id)
             size = await self._threads.do(write_documents, self._layout, resolved.documents, what)
-            diff_ids = tuple(dict.fromkeys(resolved.config.diff_ids))
             new = ImageRecord(
                 id=resolved.image_id,
                 tags=tags,
                 digests=digests,
                 manifest_digest=resolved.manifest_digest,
                 config=resolved.config,
-                layers=resolved.config.diff_ids,
-                size=size + sum(self._records.layers[diff_id].size for diff_id in diff_ids),
+                layers=diff_ids,
+                size=size + sum(self._records.layers[diff_id].size for diff_id in dict.fromkeys(diff_ids)),
                 created_at=time.time_ns(),
                 annotations=dict(annotations),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ class Use:
 
 
 def walk(directory: Path) -> Use:
-    """What `du` says of a tree: blocks, hard links once, other file systems left out; absent is zero.
+    """What `du` says of a tree or file: blocks, hard links once, other file systems left out; absent is zero.
 
     What vanishes meanwhile is not counted.
     """
@@ -24,7 +25,7 @@ def walk(directory: Path) -> Use:
         return Use(bytes=0, inodes=0)
     total, inodes = top.st_blocks * 512, 1
     linked: set[int] = set()
-    stack = [os.fspath(directory)]
+    stack = [os.fspath(directory)] if stat.S_ISDIR(top.st_mode) else []
     while stack:
         try:
             with os.scandir(stack.pop()) as listing:
