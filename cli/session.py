@@ -35,17 +35,14 @@ _CONNECT_TIMEOUT = 5.0
 class Session:
     """`options` say where the daemon is; `connector` makes the client of a socket (tests give their own)."""
 
-    def __init__(
-        self,
-        options: Options,
-        *,
-        connector: Connector | None = None,
-        now: Callable[[], int] = time.time_ns,
-    ) -> None:
+    def __init__(self, options: Options, *, connector: Connector | None = None) -> None:
         self.options = options
-        self.now = now
         self._connector = connector or connect
         self._clients: dict[Path, Client] = {}
+
+    def now(self) -> int:
+        """ns since the Unix epoch."""
+        return time.time_ns()
 
     @functools.cached_property
     def places(self) -> Places:
@@ -94,7 +91,7 @@ class Session:
 
     def another(self) -> Session:
         """With connections of its own, for a thread of its own."""
-        return Session(self.options, connector=self._connector, now=self.now)
+        return Session(self.options, connector=self._connector)
 
     def forget(self) -> None:
         """End all connections; the next call makes new ones, as after a restart of the daemon."""

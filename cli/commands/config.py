@@ -42,7 +42,7 @@ def show(
     if output is Form.JSON:
         say_json([{"key": key, "value": value, "origin": source} for key, value, source in rows])
     elif origin:
-        say_table(("KEY", "VALUE", "ORIGIN"), rows)
+        say_table(("KEY", "ORIGIN", "VALUE"), [(key, source, value) for key, value, source in rows])
     else:
         for key, value, _ in rows:
             print(f"{key} = {value}" if value != "unset" else f"# {key} is unset")
@@ -103,16 +103,12 @@ def _from_files(here: Session) -> Rows:
 
 
 def _chosen(rows: Rows, keys: list[str]) -> Rows:
-    if not keys:
-        return rows
-    chosen = [
-        row for row in rows if any(row[0] == key or row[0].startswith((f"{key}.", f"{key}[")) for key in keys)
-    ]
-    missing = [
-        key
-        for key in keys
-        if not any(row[0] == key or row[0].startswith((f"{key}.", f"{key}[")) for row in rows)
-    ]
-    if missing:
-        raise Absent(f"there is no setting {missing[0]!r}; `crisp config show` lists all")
-    return chosen
+    """The rows of those keys and of what is below them; all without keys."""
+    for key in keys:
+        if not any(_below(row[0], key) for row in rows):
+            raise Absent(f"there is no setting {key!r}; `crisp config show` lists all")
+    return [row for row in rows if not keys or any(_below(row[0], key) for key in keys)]
+
+
+def _below(key: str, top: str) -> bool:
+    return key == top or key.startswith((f"{top}.", f"{top}["))
