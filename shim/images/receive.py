@@ -159,13 +159,11 @@ def _write(
 ) -> IndexBuilder:
     builder = IndexBuilder()
     digest = hashlib.sha256()
-    size = 0
     descriptor = os.open(tar, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         for block in content:
             cancellation.check()
             digest.update(block)
-            size += len(block)
             try:
                 builder.receive(block)
             except BadInput as failure:
@@ -177,9 +175,6 @@ def _write(
             raise Corrupt(
                 f"{what}: its tar has digest {found}, the image configuration says {expected.diff_id}"
             )
-        if padding := -size % 512:
-            # the kernel reads the tar in whole blocks; a tar of odd length gets no byte that is not zero
-            os.ftruncate(descriptor, size + padding)
         if durable:
             os.fdatasync(descriptor)
     finally:

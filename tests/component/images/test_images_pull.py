@@ -97,7 +97,8 @@ def test_the_stored_layer_is_the_tar_itself_and_an_index_beside_it(double: Regis
             record = await store.pull(double.reference("app:1"))
             stem = f"layers/{record.layers[0][7:]}"
             documents = sorted(f"documents/{digest[7:]}" for digest in (record.id, record.manifest_digest))
-            assert content(home) == sorted([f"{stem}.erofs", f"{stem}.tar", *documents])
+            layer = [f"{stem}.{suffix}" for suffix in ("erofs", "implied", "tar")]
+            assert content(home) == sorted([*layer, *documents])
             sizes = [path.stat().st_blocks * 512 for path in (home / "images").rglob("*") if path.is_file()]
             assert (await store.filesystem_usage()).used_bytes == sum(sizes) == record.size
 
