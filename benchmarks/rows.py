@@ -1,0 +1,285 @@
+"""The measures, by the groups that can be chosen. Each interleaves the sides and gives rows of the table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from api.client import Client
+from benchmarks import memory, place, work
+from benchmarks.floor import Floor
+from benchmarks.images import SMALL_FILES, WORKLOAD
+from benchmarks.report import Row
+from benchmarks.sides import Crispd, Side
+from benchmarks.work import Pod, Stopwatch
+
+START = ("run pod", "create", "start")
+END = ("stop", "remove", "stop pod", "remove pod")
+
+Samples = dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How much is measured. The defaults take a few minutes; `SMOKE` seconds."""
+
+    cycles: int = 40
+    execs: int = 5  # in each cycle
+    bursts: int = 3
+    burst: int = 40  # pods, eight at a time
+    flat: int = 500
+    pulls: int = 5
+    listed: int = 200
+    loads: int = 4  # pulls with four starts each, while lists are asked for
+
+
+SMOKE = Counts(cycles=2, execs=1, bursts=1, burst=4, flat=6, pulls=1, listed=4, loads=1)
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What every measure needs: the sides that are up, where their pods belong, how much is asked."""
+
+    sides: Sequence[Side]
+    clients: dict[str, Client]
+    top: str
+    logs: Path
+    counts: Counts
+    say: Callable[[str], None]
+
+    @property
+    def crispd(self) -> Crispd:
+        return next(side for side in self.sides if isinstance(side, Crispd))
+
+    def turns(self, count: int) -> list[Sequence[Side]]:
+        """The sides for each round, another first each time."""
+        sides = list(self.sides)
+        return [sides[n % len(sides) :] + sides[: n % len(sides)] for n in range(count)]
+
+    def pods(self, count: int) -> list[Pod]:
+        return [work.pod(self.top, self.logs) for _ in range(count)]
+
+
+def cycle(run: Run) -> list[Row]:
+    """One pod with one container at a time: start, exec, end; the floor in the same rounds."""
+    samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
+
+    def keep(side: str, watch: Stopwatch) -> None:
+        for stage, taken in watch.taken.items():
+            samples[stage][side].append(taken)
+        for name, stages in (("whole start", START), ("whole end", END)):
+            values = [watch.taken[stage] for stage in stages if stage in watch.taken]
+            if values:
+                samples[name][side].append(sum(values))
+
+    with ExitStack() as stack:
+        client = run.clients["crispd"]
+        (pattern,) = run.pods(1)
+        work.start(client, pattern)
+        stack.callback(work.end, client, pattern)
+        bundle = run.crispd.bundles / pattern.container
+        floor = Floor(run.logs.parent / "floor", bundle=bundle, top=run.top)
+        for turn in run.turns(run.counts.cycles):
+            for side in turn:
+                client = run.clients[side.name]
+                (pod,) = run.pods(1)
+                watch = Stopwatch()
+                work.start(client, pod, watch)
+                for _ in range(run.counts.execs):
+                    each = Stopwatch()
+                    work.execute(client, pod, each)
+                    samples["exec"][side.name].append(each.taken["exec"])
+                work.end(client, pod, watch)
+                keep(side.name, watch)
+            watch = Stopwatch()
+            with floor.cycle(watch):
+                for _ in range(run.counts.execs):
+                    each = Stopwatch()
+                    floor.execute(each)
+                    samples["exec"]["floor"].append(each.taken["exec"])
+            keep("floor", watch)
+    return [
+        Row(name="run pod, create, start", unit="ms", values=samples["whole start"], most=0.65),
+        *(Row(name=f"· {stage}", unit="ms", values=samples[stage]) for stage in START),
+        Row(name="ExecSync true", unit="ms", values=samples["exec"], most=0.8),
+        Row(name="stop, remove, stop pod, remove pod", unit="ms", values=samples["whole end"], most=0.75),
+        *(Row(name=f"· {stage}", unit="ms", values=samples[stage]) for stage in END),
+    ]
+
+
+def burst(run: Run) -> list[Row]:
+    """Many pods eight at a time, and while they are all up what each costs in memory."""
+    starts: Samples = defaultdict(list)
+    ends: Samples = defaultdict(list)
+    weights: Samples = defaultdict(list)
+    for turn in run.turns(run.counts.bursts):
+        for side in turn:
+            client = run.clients[side.name]
+            pods = run.pods(run.counts.burst)
+            before = sum(memory.proportional(side).values())
+            starts[side.name].append(len(pods) / _eight(partial(work.start, client), pods))
+            by_program = memory.proportional(side)
+            weights[side.name].append((sum(by_program.values()) - before) / len(pods))
+            run.say(f"{side.name}, {len(pods)} pods, PSS by program (MiB): {_rounded(by_program)}")
+            ends[side.name].append(len(pods) / _eight(partial(work.end, client), pods))
+    count = run.counts.burst
+    return [
+        Row(name=f"{count} pods started, eight at a time", unit="pods/s", values=starts, least=1.3),
+        Row(name=f"{count} pods ended, eight at a time", unit="pods/s", values=ends),
+        Row(name="memory per pod (PSS, without the workload)", unit="MiB", values=weights, most=0.15),
+    ]
+
+
+def flat(run: Run) -> list[Row]:
+    """The daemon's memory idle, and after many pods came and went."""
+    idle: Samples = {side.name: [memory.resident(side.pid)] for side in run.sides}
+    later: Samples = defaultdict(list)
+    for side in run.sides:
+        client = run.clients[side.name]
+        seen = []
+        for _ in range(5):
+            pods = run.pods(max(run.counts.flat // 5, 1))
+            _eight(partial(_come_and_go, client), pods)
+            seen.append(memory.resident(side.pid))
+        run.say(
+            f"{side.name}: resident after each fifth of {run.counts.flat} pods: {[round(v) for v in seen]}"
+        )
+        later[side.name].append(seen[-1])
+    count = run.counts.flat
+    return [
+        Row(name="daemon resident, idle", unit="MiB", values=idle, limit=80),
+        Row(name=f"daemon resident after {count} pods", unit="MiB", values=later, limit=80),
+    ]
+
+
+def pull(run: Run) -> list[Row]:
+    """Pull and unpack 150 MB of small files."""
+    taken: Samples = defaultdict(list)
+    for turn in run.turns(run.counts.pulls):
+        for side in turn:
+            client = run.clients[side.name]
+            taken[side.name].append(work.pull(client, SMALL_FILES))
+            work.forget(client, SMALL_FILES)
+    return [Row(name="pull and unpack 150 MB of small files", unit="s", values=taken, most=1.0)]
+
+
+def lists(run: Run) -> list[Row]:
+    """Lists over many pods, and the loop's lag, while a pull and four starts go on."""
+    samples: dict[str, Samples] = defaultdict(dict)
+    for side in run.sides:
+        client = run.clients[side.name]
+        pods = run.pods(run.counts.listed)
+        _eight(partial(work.start, client), pods)
+        quiet = _listen(side, partial(time.sleep, 2))
+        busy = _listen(side, partial(_load, run, client))
+        for method, values in busy.items():
+            samples[f"{method}, busy"][side.name] = values
+            samples[f"{method}, quiet"][side.name] = quiet[method]
+        _eight(partial(work.end, client), pods)
+    count = run.counts.listed
+    rows = []
+    for method in ("ListPodSandbox", "ListContainers"):
+        name = f"{method} over {count} pods"
+        busy, quiet = samples[f"{method}, busy"], samples[f"{method}, quiet"]
+        rows += [
+            Row(
+                name=f"{name}, p99 in a pull and four starts", unit="ms", values=busy, limit=20, quantile=0.99
+            ),
+            Row(name=f"{name}, median, quiet", unit="ms", values=quiet),
+        ]
+    for label, part in (("p50", 0.5), ("p99", 0.99), ("most", 1.0)):
+        name = f"lag of the event loop in a pull and four starts (Version, {label})"
+        rows.append(Row(name=name, unit="ms", values=samples["Version, busy"], quantile=part))
+    return rows
+
+
+def _load(run: Run, client: Client) -> None:
+    """Pulls, each with four pods that start at the same time; they end outside the samples' time."""
+    for _ in range(run.counts.loads):
+        pods = run.pods(4)
+        with ThreadPoolExecutor(5) as pool:
+            begun: list[Future[Any]] = [pool.submit(work.pull, client, SMALL_FILES)]
+            begun += [pool.submit(work.start, client, pod) for pod in pods]
+            for each in begun:
+                each.result()
+        for pod in pods:
+            work.end(client, pod)
+        work.forget(client, SMALL_FILES)
+
+
+def _listen(side: Side, during: Callable[[], object]) -> dict[str, list[float]]:
+    """Milliseconds of each call that a client at raised priority made while `during` ran."""
+    command = [sys.executable, "-m", "benchmarks.lister", str(side.socket)]
+    lister = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=place.TREE, text=True
+    )
+    assert lister.stdout is not None
+    lister.stdout.readline()  # it is connected
+    try:
+        during()
+    finally:
+        said, _ = lister.communicate("", timeout=60)
+    samples: dict[str, list[float]] = json.loads(said)
+    return samples
+
+
+def _come_and_go(client: Client, pod: Pod) -> None:
+    work.start(client, pod)
+    work.end(client, pod)
+
+
+def _eight(each: Callable[[Pod], object], pods: Sequence[Pod]) -> float:
+    """Seconds for all of them, eight at a time."""
+    began = perf_counter()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(each, pods))
+    return perf_counter() - began
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in values.items()}
+
+
+GROUPS: dict[str, Callable[[Run], list[Row]]] = {
+    "cycle": cycle,
+    "burst": burst,
+    "pull": pull,
+    "lists": lists,
+    "flat": flat,
+}
+
+
+def measure(
+    sides: Sequence[Side], groups: Sequence[str], counts: Counts, *, top: str, directory: Path,
+    say: Callable[[str], None],
+) -> list[Row]:  # fmt: skip
+    """Every row of the chosen groups, after one pod on each side that is not counted."""
+    with ExitStack() as stack:
+        clients = {side.name: stack.enter_context(side.client()) for side in sides}
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory, prefix="logs.")), "pods")
+        run = Run(sides=sides, clients=clients, top=top, logs=logs, counts=counts, say=say)
+        for side in sides:
+            work.pull(clients[side.name], WORKLOAD)
+            (pod,) = run.pods(1)
+            work.start(clients[side.name], pod)
+            work.execute(clients[side.name], pod, Stopwatch())
+            work.end(clients[side.name], pod)
+        rows = []
+        # Memory at rest is measured before anything else has been asked of the daemons.
+        for name in sorted(groups, key=lambda name: (name != "flat", list(GROUPS).index(name))):
+            began = perf_counter()
+            rows += GROUPS[name](run)
+            say(f"{name}: {perf_counter() - began:.0f} s")
+        return rows

@@ -1,0 +1,35 @@
+"""A few rounds of the benchmark, so that its command in docs/performance.md keeps working."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import rows
+from tests.daemon import TREE
+
+
+@pytest.mark.timeout(600)  # the first time containerd is compiled
+def test_every_group_of_the_benchmark_gives_figures_for_both_sides(tmp_path: Path) -> None:
+    samples = tmp_path / "samples.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--smoke", "--json", samples],
+        cwd=TREE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    for group in rows.GROUPS:
+        assert f"  {group}: " in done.stderr
+    missing = {
+        name: side
+        for name, values in json.loads(samples.read_text()).items()
+        for side in ("crispd", "containerd")
+        if not values.get(side)
+    }
+    assert missing == {}
