@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 
+DONE = "done"
+"""The stage of a pull that ended well."""
+
+
 class Phase(Enum):
     WAITING = "waiting"
     DOWNLOADING = "downloading"
@@ -29,7 +33,7 @@ class PullProgress:
     """One running pull. `rate` is the mean since its start in bytes a second."""
 
     reference: str
-    stage: str  # "manifest", "layers", "commit"
+    stage: str  # "manifest", "layers", "commit", DONE
     endpoint: str  # the registry or mirror that answers, "" before one did
     credential_source: str  # "anonymous", "request", "hosts.toml header"; never a secret
     origin: str  # file:line that named the endpoint, "" for the default

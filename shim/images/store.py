@@ -74,6 +74,8 @@ class ImageStore:
         self._lending = Lending(self._layout, self._threads)
         self._pulls: Flights[_PullKey, ImageRecord] = Flights()
         self._meters: list[PullMeter] = []
+        # The pictures of the latest pulls that ended well: a quick one would otherwise never be seen.
+        self._ended: deque[PullProgress] = deque(maxlen=_REMEMBERED_PULLS)
         self._commit_lock = asyncio.Lock()
         architecture, variant = normalise(settings.architecture or os.uname().machine, settings.variant)
         self._node = Platform(architecture=architecture, variant=variant)
@@ -149,8 +151,8 @@ class ImageStore:
         return await self._pulls.join(key, lambda: self._pull(wanted, credentials, annotations or {}))
 
     def progress(self) -> tuple[PullProgress, ...]:
-        """Running pulls, oldest first."""
-        return tuple(meter.snapshot() for meter in self._meters)
+        """The latest pulls that ended well (stage "done"), then the running ones; each oldest first."""
+        return (*self._ended, *(meter.snapshot() for meter in self._meters))
 
     async def explain(self, reference: str, credentials: Credentials | None = None) -> tuple[str, ...]:
         """Who would be asked for `reference`, in what order, with which login, and where that is said."""
@@ -254,9 +256,12 @@ class ImageStore:
         meter = PullMeter(str(reference))
         self._meters.append(meter)
         try:
-            return await self._pull_metered(reference, credentials, annotations, meter)
+            record = await self._pull_metered(reference, credentials, annotations, meter)
         finally:
             self._meters.remove(meter)
+        meter.stage = DONE
+        self._ended.append(meter.snapshot())
+        return record
 
     async def _pull_metered(
         self,

@@ -21,6 +21,7 @@ from oci.errors import CrispError
 from oci.layers.entry import Entry, Kind, Segment, shown
 from oci.layers.tar import TarReader
 from oci.layers.tree import Node, Tree
+from oci.layers.xattr import kept
 from shim.kernel import libc
 
 BAD_LAYER = 3
@@ -33,11 +34,9 @@ OPEN = "open"
 
 _BLOCK = 1 << 20
 _DEPTH = 10_000
-_OPAQUE = "trusted.overlay.opaque"
 _CLONE_NEWNS, _CLONE_NEWNET, _CLONE_NEWIPC, _CLONE_NEWUTS = 0x20000, 0x40000000, 0x8000000, 0x4000000
 _PR_SET_NO_NEW_PRIVS = 38
 _MEMORY = 2 << 30
-_SUPPORTED = (b"user.", b"security.", b"trusted.", b"system.posix_acl_access", b"system.posix_acl_default")
 
 
 def confine(directory: int) -> None:
@@ -100,8 +99,8 @@ class Writer:
             finally:
                 os.close(inner)
         self._path = path
-        if node.opaque:
-            os.setxattr(directory, _OPAQUE, b"y")
+        for attribute, value in node.marks():
+            os.setxattr(directory, attribute, value)
         self._attributes(node.entry, directory)
 
     def _link(self, top: int, child: Node, directory: int, name: bytes) -> None:
@@ -135,7 +134,7 @@ class Writer:
         os.chown(name, entry.uid, entry.gid, dir_fd=directory, follow_symlinks=False)
         if entry.kind is not Kind.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=directory)
-        for attribute, value in _wanted(entry):
+        for attribute, value in kept(entry):
             # /proc is out of reach: the name itself, in a directory that this process alone writes to
             os.fchdir(directory)
             os.setxattr(name, attribute, value, follow_symlinks=False)
@@ -145,7 +144,7 @@ class Writer:
     def _attributes(self, entry: Entry, descriptor: int) -> None:
         os.fchown(descriptor, entry.uid, entry.gid)  # before the mode: it clears set-user-id
         os.fchmod(descriptor, entry.mode)
-        for attribute, value in _wanted(entry):
+        for attribute, value in kept(entry):
             os.setxattr(descriptor, attribute, value)
         moment = entry.seconds * 1_000_000_000 + entry.nanoseconds
         os.utime(descriptor, ns=(moment, moment))
@@ -170,15 +169,6 @@ class Writer:
                 written = os.pwrite(descriptor, view, run.start + done)
                 view = view[written:]
                 done += written
-
-
-def _wanted(entry: Entry) -> list[tuple[bytes, bytes]]:
-    """Attributes to set: overlayfs's own marks may not come from outside, unknown namespaces cannot be."""
-    return [
-        (name, value)
-        for name, value in entry.xattrs
-        if name.startswith(_SUPPORTED) and not name.startswith((b"trusted.overlay.", b"user.overlay."))
-    ]
 
 
 def main(arguments: list[str]) -> int:

@@ -19,6 +19,7 @@ from shim.kernel.mountinfo import mounts_below
 from tests.component.images.rig import content, failure, files, opened, run, shown
 from tests.doubles.registry import Registry, tar_of
 
+BYTES = b"\xff\0=\n\x80".decode("utf-8", "surrogateescape")
 ONE = tar_of({"one": b"1"})
 TWO = tar_of({"two": b"2"})
 
@@ -82,7 +83,9 @@ def rich_layers() -> list[bytes]:
         .add("opaque/old", b"hidden by an opaque directory")
         .directory("tmp", mode=0o1777)
         .directory("home")
-        .directory("home/user", mode=0o700, uid=1000, gid=1000, xattrs={"user.mark": "home"})
+        .directory(
+            "home/user", mode=0o700, uid=1000, gid=1000, xattrs={"user.mark": "home", "user.bytes": BYTES}
+        )
         .add("bin", kind=tarfile.SYMTYPE, linkname="usr/bin")
         .directory("usr/bin")
         .add("usr/bin/su", b"#!", mode=0o4755)
@@ -101,6 +104,8 @@ def rich_layers() -> list[bytes]:
         .directory("opaque")
         .add("opaque/.wh..wh..opq")
         .add("opaque/new", b"new")
+        .directory("only")
+        .add("only/.wh.nothing")
         .add("tmp/file", b"a parent that no entry describes")
         .add("home/user/deep/er/file", b"parents that no entry describes", uid=1000, gid=1000)
     )
@@ -166,6 +171,7 @@ def test_both_forms_show_the_same_tree(double: Registry, tmp_path: Path) -> None
         assert erofs["bin"][-1] == "usr/bin"
         assert erofs["etc/sparse"][-1] == b"h" * 512 + bytes((1 << 20) - 512) + b"t" * 512
         assert erofs["opaque/new"][-1] == b"new"
+        assert [path for path in erofs if path.startswith("only/")] == []
 
     run(story)
 
@@ -187,7 +193,7 @@ def test_directories_that_a_layer_does_not_describe_look_as_below(
                 "home/user": ("0o40700", 1000, 1000),
                 "home/user/deep": ("0o40755", 0, 0),
             }
-            assert found["home/user"][5] == (("user.mark", b"home"),)
+            assert found["home/user"][5] == (("user.bytes", b"\xff\0=\n\x80"), ("user.mark", b"home"))
             assert found["home/user/deep/er/file"][1:3] == (1000, 1000)
             (record,) = store.all()
             assert len(record.layers) == len(record.config.diff_ids) + 1
