@@ -54,7 +54,9 @@ def _measure(options: argparse.Namespace) -> int:
         return 2
     group = f"bench{secrets.token_hex(4)}"
     with contextlib.ExitStack() as stack:
-        top = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        top = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True))
+        )
         top.chmod(0o755)
         stack.callback(place.remove_groups, f"/{group}")
         served = stack.enter_context(images.registry())
