@@ -22,7 +22,7 @@ from tests.images import catalogue, registry
 
 HERE = Path(__file__).resolve().parent
 ROOMS_WITH_REAL_PARTS = frozenset({"component", "fault", "conformance"})
-LIMITS = {"unit": 30, "rules": 300, "component": 120, "fault": 900, "conformance": 1800}
+LIMITS = {"unit": 30, "golden": 30, "rules": 300, "component": 120, "fault": 900, "conformance": 1800}
 """Seconds that one test of a room may take, fixtures included; a `timeout` mark of its own wins."""
 
 os.environ["PYTHONASYNCIODEBUG"] = "1"  # read whenever an event loop is made
@@ -53,11 +53,23 @@ def room(item: pytest.Item) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rooms = list(LIMITS)  # what fails soonest comes first
+    items.sort(key=lambda item: rooms.index(room(item)) if room(item) in rooms else len(rooms))
     for item in items:
         if room(item) in LIMITS and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(LIMITS[room(item)]))
         if room(item) in ROOMS_WITH_REAL_PARTS:
             item.add_marker(pytest.mark.root)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sweep-stride",
+        type=int,
+        default=7,
+        metavar="N",
+        help="fault sweeps try every N-th point; 1 tries all, which takes some minutes",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -139,7 +151,7 @@ def leak_scope(request: pytest.FixtureRequest) -> leaks.Scope:
 @pytest.fixture(autouse=True)
 def _unit_tests_keep_to_themselves(request: pytest.FixtureRequest) -> Iterator[None]:
     global _refusing
-    _refusing = room(request.node) == "unit"
+    _refusing = room(request.node) in ("unit", "golden")
     yield
     _refusing = False
 
