@@ -24,7 +24,7 @@ from oci.reference import parse
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, PodId
 from shim.doctor import Check
-from shim.images.progress import PullProgress
+from shim.images.progress import DONE, PullProgress
 from shim.paths import Paths
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.table import HandlerTable
@@ -121,14 +121,22 @@ class AdminService:
         pulling = asyncio.ensure_future(self._images.pull(request.reference, who))
         try:
             while not (await asyncio.wait({pulling}, timeout=PROGRESS_INTERVAL))[0]:
-                for progress in self._images.progress():
-                    if parse(progress.reference).canonical == wanted:
+                for progress in self._progress(wanted):
+                    if progress.stage != DONE:
                         yield admin.pull_progress(progress)
-            yield admin_pb2.PullProgress(stage="done", image_id=pulling.result().id)
+            last = admin_pb2.PullProgress(stage=DONE)
+            for progress in self._progress(wanted):
+                if progress.stage == DONE:
+                    last = admin.pull_progress(progress)
+            last.image_id = pulling.result().id
+            yield last
         finally:
             if not pulling.done():
                 pulling.cancel()
                 await asyncio.wait({pulling})
+
+    def _progress(self, wanted: str) -> list[PullProgress]:
+        return [one for one in self._images.progress() if parse(one.reference).canonical == wanted]
 
     async def explain_pull(self, request: admin_pb2.ExplainPullRequest) -> admin_pb2.ExplainPullResponse:
         return admin_pb2.ExplainPullResponse(lines=await self._images.explain(request.reference))

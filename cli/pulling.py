@@ -44,18 +44,16 @@ def follow(
     """Show each picture. Raises Busy when the stream ends before the pull does."""
     shown: Shown = Nothing() if quiet else Moving(reference) if sys.stderr.isatty() else Lines(reference)
     started = time.monotonic()
-    last = None
     with shown:
         for progress in stream:
+            shown.show(progress)
             if progress.image_id:
                 break
-            last = progress
-            shown.show(progress)
         else:
             raise Busy(f"pull {reference}: the daemon ended before the pull did, pull again")
     if not quiet:
         seconds = time.monotonic() - started
-        amount = f"{size(last.received)} in {seconds:.1f} s" if last and last.received else "nothing new"
+        amount = f"{size(progress.received)} in {seconds:.1f} s" if progress.received else "nothing new"
         note(f"{reference}: {short(progress.image_id)}, {amount}")
     return progress
 

@@ -68,13 +68,13 @@ Notes for people go to standard error.
 
 _SHAPES = {
     "ps": "a list of containers: `id`, `realm`, `namespace`, `pod`, `pod_id`, `name`, `attempt` (how often"
-    " it was restarted), `state` (`creating`, `created`, `starting`, `running`, `exited`, `unknown`, `removing`),"
-    " `created_at`, `started_at`, `finished_at`, `exit_code` (`null` before the end), `reason`, `message`,"
-    " `image`, `image_id`, `handler`, `pid`, `log_path`, `labels`, `annotations`, `fault` (what could not be"
-    " undone yet). With `--watch` one such list a line.",
+    " it was restarted), `state` (`creating`, `created`, `starting`, `running`, `exited`, `unknown`,"
+    " `removing`), `created_at`, `started_at`, `finished_at`, `exit_code` (`null` before the end), `reason`,"
+    " `message`, `image`, `image_id`, `handler`, `pid`, `log_path`, `labels`, `annotations`, `fault`"
+    " (what could not be undone yet). With `--watch` one such list a line.",
     "pods": "a list of pods: `id`, `realm`, `namespace`, `name`, `uid`, `attempt`, `state` (`creating`,"
-    " `ready`, `stopping`, `notready`, `removing`), `created_at`, `handler`, `addresses` (the primary one first),"
-    " `labels`, `annotations`, `fault`. With `--watch` one such list a line.",
+    " `ready`, `stopping`, `notready`, `removing`), `created_at`, `handler`, `addresses` (the primary one"
+    " first), `labels`, `annotations`, `fault`. With `--watch` one such list a line.",
     "images": "a list of images: `id`, `tags`, `digests`, `size`, `pinned`.",
     "import": "a list of the imported images: `id`, `names`.",
     "pull": "`reference`, `id`; with `--explain` `reference`, `lines`.",

@@ -649,7 +649,7 @@ class PullProgress(_message.Message):
     LAYERS_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """"manifest", "layers", "commit"."""
+    """"manifest", "layers", "commit", "done"."""
     endpoint: _builtins.str
     """The registry or mirror that answers; empty before one did."""
     origin: _builtins.str

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 
-
 DONE = "done"
 """The stage of a pull that ended well."""
 

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from shim.images.layout import Layout
 from shim.images.lending import Lending, Loan, stack_order
 from shim.images.parents import LayerView, must_look, read_implied, repair_tar
 from shim.images.persistence import Records
-from shim.images.progress import PullMeter, PullProgress
+from shim.images.progress import DONE, PullMeter, PullProgress
 from shim.images.receive import disk_failure
 from shim.images.resolving import Resolved, Unchanged, resolve_image
 from shim.images.routes import Route, make_route
@@ -48,6 +49,7 @@ from shim.rootfs import Rootfs, RootfsMount
 log = logging.getLogger(__name__)
 
 _THREADS = 24
+_REMEMBERED_PULLS = 16
 _PullKey = tuple[str, Credentials | None]
 
 

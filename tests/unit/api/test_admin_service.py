@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -309,6 +310,25 @@ def test_a_pull_shows_its_own_progress_and_ends_with_the_image() -> None:
         ]
 
     asyncio.run(run())
+
+
+def test_of_a_pull_that_is_over_at_once_the_source_is_told_with_the_image() -> None:
+    ended = replace(progress("nginx"), stage="done", layers=())
+    images = SlowImages(records.image())
+    images.running = (ended, progress("docker.io/library/other:1"))
+    images.go.set()
+    assert asyncio.run(pull(images)) == [
+        admin_pb2.PullProgress(
+            stage="done",
+            endpoint="https://mirror.example",
+            origin="/etc/hosts.toml:3",
+            credentials="request",
+            received=5,
+            total=10,
+            rate=2.5,
+            image_id=records.IMAGE_ID,
+        )
+    ]
 
 
 def test_a_pull_that_fails_raises_its_own_error() -> None:

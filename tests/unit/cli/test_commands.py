@@ -261,7 +261,7 @@ def test_a_pull_says_who_answered_why_and_as_whom(service: Service, capsys: Capt
                 total=2058,
                 layers=layers,
             ),
-            admin_pb2.PullProgress(stage="done", image_id="sha256:" + "c" * 64),
+            admin_pb2.PullProgress(stage="done", received=2048, image_id="sha256:" + "c" * 64),
         ]
     )
     assert service.run("pull", "busybox") == 0
