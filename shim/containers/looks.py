@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from oci.workload import ContainerSpec, ProfileKind
 from shim.facts.rootfs import check_mount_targets, check_working_dir, resolve_user
 from shim.facts.sources import read_seccomp_profile, resolve_devices, resolve_mounts
 from shim.records import ImageRecord
+from shim.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Looks:
 
 async def look(spec: ContainerSpec, image: ImageRecord, rootfs: Path) -> Looks:
     """Look for one container whose root file system is mounted at `rootfs`. Raises BadInput."""
-    return await asyncio.to_thread(_look, spec, image, rootfs)
+    return await in_thread(_look, spec, image, rootfs)
 
 
 def _look(spec: ContainerSpec, image: ImageRecord, rootfs: Path) -> Looks:

@@ -8,7 +8,6 @@ after a crash it says what to look for.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -26,6 +25,7 @@ from shim.kernel.namespace import Kind
 from shim.namespaces import sysctls as sysctl
 from shim.namespaces import userns
 from shim.records import PinnedNamespaces
+from shim.threads import in_thread
 
 NETNS_DIRECTORY: Final = Path("/run/netns")
 PREFIX: Final = "crisp-"
@@ -174,7 +174,7 @@ class Namespaces:
 
     async def unpin(self, pinned: PinnedNamespaces) -> None:
         """Release the namespaces and remove their names; absent is success. Raises Internal."""
-        await asyncio.to_thread(self._release, pinned)
+        await in_thread(self._release, pinned)
 
     def _release(self, pinned: PinnedNamespaces) -> None:
         path = ""

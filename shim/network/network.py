@@ -25,6 +25,7 @@ from shim.network.attachments import Attachment, Attachments
 from shim.network.configurations import Loaded
 from shim.network.masquerade import Masquerade
 from shim.network.plugins import Call, Plugins
+from shim.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class Network:
             Attachment(network=network, interface=f"eth{index}", args=args, capabilities=capabilities)
             for index, network in enumerate(networks)
         )
-        await asyncio.to_thread(self._attachments.put, request.pod_id, attached)
+        await in_thread(self._attachments.put, request.pod_id, attached)
         try:
             async with asyncio.TaskGroup() as group:
                 adding = group.create_task(self._add(request, attached))
@@ -161,7 +162,7 @@ class Network:
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         attached, addresses = adding.result()
-        await asyncio.to_thread(self._attachments.put, request.pod_id, attached)
+        await in_thread(self._attachments.put, request.pod_id, attached)
         return NetworkResult(
             interface=attached[0].interface,
             addresses=result.ordered(addresses, self._preference),
@@ -219,7 +220,7 @@ class Network:
                 failures.append(error)
         if failures:
             raise failures[0]
-        await asyncio.to_thread(self._attachments.remove, request.pod_id)
+        await in_thread(self._attachments.remove, request.pod_id)
 
     def _recall(self, request: NetworkRequest) -> tuple[tuple[Attachment, ...] | None, str]:
         """What is kept of the pod, and its namespace's path while it is one. Blocking.
@@ -292,7 +293,7 @@ class Network:
                 attachment.result,
                 limit=self._limits.delete,
             )
-        await asyncio.to_thread(self._attachments.remove, pod_id)
+        await in_thread(self._attachments.remove, pod_id)
 
     def _assumed(self, request: NetworkRequest) -> tuple[Attachment, ...]:
         """How a pod of which nothing is kept would be attached now: all that a DEL can go by."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from oci.bundle.inputs import PodFiles
@@ -11,6 +10,7 @@ from oci.workload import NamespaceMode, PodSpec
 from shim.files import make_private_directory, remove_tree, write_atomic
 from shim.kernel import mount
 from shim.records import PodRecord
+from shim.threads import in_thread
 
 _HOST_SHM = "/dev/shm"  # the host's own, which IPC mode NODE shares
 
@@ -33,17 +33,17 @@ def pod_files(pod: PodRecord, directory: Path) -> PodFiles:
 
 async def make(spec: PodSpec, directory: Path, *, hostname: str, shm_size: int) -> None:
     """Write the files and mount the tmpfs; what is half made is undone by `remove`."""
-    await asyncio.to_thread(_make, spec, directory, hostname, shm_size)
+    await in_thread(_make, spec, directory, hostname, shm_size)
 
 
 async def remove(directory: Path) -> None:
     """Unmount and remove the pod's directory; absent is success."""
-    await asyncio.to_thread(_remove, directory)
+    await in_thread(_remove, directory)
 
 
 async def unmount(directory: Path) -> None:
     """Unmount the pod's /dev/shm and keep the rest; absent is success."""
-    await asyncio.to_thread(mount.unmount, directory / "shm")
+    await in_thread(mount.unmount, directory / "shm")
 
 
 def _make(spec: PodSpec, directory: Path, hostname: str, shm_size: int) -> None:

@@ -6,7 +6,6 @@ container; no image is pulled for it.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from shim.placement import placed
 from shim.pods import files
 from shim.records import PodRecord, ProcessRef
 from shim.runtimes.driver import Driver, Target
+from shim.threads import in_thread
 
 _PROGRAM = "catatonit"
 
@@ -49,7 +49,7 @@ def target(node: Node, record: PodRecord) -> Target:
 async def start(node: Node, driver: Driver, record: PodRecord) -> tuple[ProcessRef, ProcessRef | None]:
     """Create and start it; on failure `remove` undoes what was done."""
     of = target(node, record)
-    await asyncio.to_thread(_make_rootfs, of.directory, node.settings.containers.init_binary)
+    await in_thread(_make_rootfs, of.directory, node.settings.containers.init_binary)
     built = sandbox_init(
         SandboxInitInputs(
             pod_id=record.id,

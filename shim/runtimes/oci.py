@@ -45,6 +45,7 @@ from shim.runtimes.exec import Execs
 from shim.runtimes.exits import DRAIN, ExitWatch, read_exit
 from shim.runtimes.table import Handler
 from shim.runtimes.verbs import Verbs, take_log
+from shim.threads import in_executor, in_thread
 
 T = TypeVar("T")
 
@@ -132,11 +133,11 @@ class OciDriver:
 
     async def mount_rootfs(self, directory: Path, rootfs: Rootfs) -> Path:
         """Raises Internal naming the mount and the kernel's words."""
-        return await asyncio.to_thread(overlay.mount_rootfs, directory / "rootfs", rootfs)
+        return await in_thread(overlay.mount_rootfs, directory / "rootfs", rootfs)
 
     async def unmount_rootfs(self, directory: Path) -> None:
         """Raises Internal naming the path."""
-        await asyncio.to_thread(overlay.unmount_rootfs, directory / "rootfs")
+        await in_thread(overlay.unmount_rootfs, directory / "rootfs")
 
     async def create(self, target: Target, spec: Mapping[str, Any]) -> Created:
         """Raises RuntimeFailed (its `program_missing` tells a fault of the user's program), Deadline."""
@@ -147,6 +148,7 @@ class OciDriver:
             await self._blocking(lambda: _write_bundle(target, paths, spec))
             monitor = self._monitor(target, paths, runtime_log)
             pid, monitor_ref = await self._monitors.create(monitor, timeout=self._timeout)
+            await self._blocking(lambda: runtime_log.unlink(missing_ok=True))
             created = Created(process=process.reference(pid), monitor=monitor_ref)
         except BaseException as error:
             failure = await to_the_end(self._explain_create(target, error, runtime_log))
@@ -157,8 +159,7 @@ class OciDriver:
         self._exits.watch(
             replace(target, process=created.process, monitor=monitor_ref), created.process, monitor_ref
         )
-        await to_the_end(self._blocking(lambda: runtime_log.unlink(missing_ok=True)))
-        return created
+        return created  # nothing is awaited since the container was made: a cancel comes before or not at all
 
     async def start(self, target: Target) -> None:
         """Raises RuntimeFailed, WrongState, Absent, Deadline."""
@@ -397,7 +398,7 @@ class OciDriver:
             )
 
     async def _blocking(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._io, work)
+        return await in_executor(self._io, work)
 
 
 def _reference(pid: int) -> ProcessRef | None:

@@ -1,0 +1,36 @@
+"""Blocking work of the life cycle in a thread, waited for to its end whatever becomes of the caller.
+
+A thread cannot be cancelled. If a cancelled caller went on at once, its undo would run beside the work that
+it undoes, and lose. Knows nothing of the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """`work` in one of the loop's threads; a cancel takes effect when it is done."""
+    return await in_executor(None, lambda: work(*args, **kwargs))
+
+
+async def in_executor(executor: Executor | None, work: Callable[[], T]) -> T:
+    """The same in a pool of the caller's own."""
+    future = asyncio.get_running_loop().run_in_executor(executor, work)
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not future.cancelled():
+            future.exception()  # taken: the cancel is the answer
+        raise cancelled
+    return future.result()
