@@ -101,10 +101,16 @@ class Assembly:
             log.warning("something stays on the machine", extra={"error": str(error)})
 
 
-async def assemble(loaded: LoadedSettings, *, on_commit: Callable[[int], None] | None = None) -> Assembly:
+async def assemble(
+    loaded: LoadedSettings,
+    *,
+    on_commit: Callable[[int], None] | None = None,
+    around: Callable[[Node], Node] = lambda node: node,
+) -> Assembly:
     """Make every part from the settings. Raises Busy when another daemon holds the state directory.
 
-    `on_commit` is for fault tests: it is called after each commit of the state store, in its thread.
+    For fault tests: `on_commit` is called after each commit of the state store, in its thread; `around` may
+    put other collaborators into the place of those that the life cycle is given.
     """
     settings = loaded.settings
     paths = Paths(state_dir=settings.state_dir, run_dir=settings.run_dir)
@@ -142,6 +148,7 @@ async def assemble(loaded: LoadedSettings, *, on_commit: Callable[[int], None] |
         now=time.time_ns,
         new_id=lambda: secrets.token_hex(32),
     )
+    node = around(node)
     exits, stops = Exits(node), Stops()
     late.listener = exits.listener
     return Assembly(

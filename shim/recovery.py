@@ -17,6 +17,7 @@ from oci.errors import CrispError
 from oci.workload import ContainerId, PodId
 from shim.containers.exits import record_exit
 from shim.containers.remove import release as release_container
+from shim.containers.start import reset
 from shim.containers.target import target
 from shim.files import remove_tree
 from shim.kernel import mount
@@ -153,9 +154,16 @@ async def _act(node: Node, action: Action) -> None:
     log.info("recovering", extra={"id": action.id, "step": action.step.value})
     pod = node.store.pods.get(PodId(action.id))
     if pod is not None:
-        await _act_on_pod(node, pod, action.step)
+        async with node.operations.exclusive(("pod", pod.id)):
+            await _act_on_pod(node, node.store.pods[pod.id], action.step)
         return
-    record = node.store.containers[ContainerId(action.id)]
+    # A container that was adopted is watched, and its end may be told at any moment.
+    async with node.operations.exclusive(("container", action.id)):
+        record = node.store.containers[ContainerId(action.id)]
+        await _act_on_container(node, record, action)
+
+
+async def _act_on_container(node: Node, record: ContainerRecord, action: Action) -> None:
     driver = node.handlers.driver(record.handler)
     seen = action.observed
     match action.step:
@@ -174,15 +182,7 @@ async def _act(node: Node, action: Action) -> None:
                 )
             )
         case Step.RESET:
-            await driver.delete(target(node.paths, record))
-            await node.store.put(
-                replace(
-                    record,
-                    state=next_container_state(record.state, ContainerEvent.RESET),
-                    process=None,
-                    monitor=None,
-                )
-            )
+            await reset(node, record)
         case Step.END:
             await _end_container(node, record, seen)
         case Step.REMOUNT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -27,6 +26,7 @@ from shim.pods import files, init
 from shim.pods.lookup import current as current_pod
 from shim.records import ContainerRecord, ContainerState, ImageRecord, PodRecord, PodState
 from shim.runtimes.driver import Driver
+from shim.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
         rootfs_path = await driver.mount_rootfs(directory, rootfs)
         seen = await look(spec, image, rootfs_path)
         built = _build(node, driver, record, pod, image, place, seen)
-        await asyncio.to_thread(_write_bundle, directory, built)
+        await in_thread(_write_bundle, directory, built)
         for note in built.notes:
             log.info("request reduced to what the host allows", extra={"container": id_, "what": note})
         _require_ready(node, pod.id)

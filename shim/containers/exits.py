@@ -1,13 +1,16 @@
 """The end of containers: the driver's event becomes a record, and those who wait for it are told.
 
-One instance a daemon. It also holds what a stop in progress knows, so that a later call can shorten its wait.
+One instance a daemon. An end that could not be recorded, on a full disk say, is kept here and recorded later:
+nobody tells of it twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from oci.errors import CrispError
 from oci.workload import ContainerId, PodId
@@ -23,6 +26,8 @@ log = logging.getLogger(__name__)
 
 LOST_EXIT_CODE = 255
 
+Work = Callable[[], Awaitable[None]]
+
 
 class Exits:
     """Turns exits into records. `listener` is what drivers are given."""
@@ -31,26 +36,47 @@ class Exits:
         self._node = node
         self._ended: dict[ContainerId, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._owed: dict[str, tuple[Work, CrispError]] = {}
+        self._listeners: list[Callable[[], None]] = []
         node.store.subscribe(self._changed)
+
+    def on_failure(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever an end could not be recorded."""
+        self._listeners.append(listener)
 
     def listener(self, id_: ContainerId, exit_: Exit) -> None:
         """A container's first process ended; called on the event loop by its driver."""
         if id_ in self._node.store.containers:
-            work = self._record(id_, exit_)
+            work = partial(self._record, id_, exit_)
         elif PodId(id_) in self._node.store.pods:
-            work = self._pod_died(PodId(id_))
+            work = partial(self._pod_died, PodId(id_))
         else:
             return  # its removal came first
-        task = asyncio.ensure_future(work)
+        task = asyncio.ensure_future(self._try(id_, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def ended(self, id_: ContainerId) -> None:
-        """Return when the container has no process any more, as its record says."""
-        record = self._node.store.containers.get(id_)
-        if record is None or not has_process(record):
-            return
-        await self._ended.setdefault(id_, asyncio.Event()).wait()
+        """Return when the container has no process any more, as its record says.
+
+        Raises why its end could not be recorded.
+        """
+        while (record := self._node.store.containers.get(id_)) is not None and has_process(record):
+            if id_ in self._owed:
+                raise self._owed[id_][1]
+            await self._ended.setdefault(id_, asyncio.Event()).wait()
+
+    def owed(self) -> list[str]:
+        """The ids of containers and pods whose ends are not recorded yet."""
+        return list(self._owed)
+
+    async def settle(self, id_: str) -> None:
+        """Record the end of that object if it is owed. Raises why it still cannot be recorded."""
+        if id_ in self._owed:
+            work, _ = self._owed.pop(id_)
+            await self._try(id_, work)
+            if id_ in self._owed:
+                raise self._owed[id_][1]
 
     async def close(self) -> None:
         """Let the exits that are being recorded reach the store."""
@@ -62,28 +88,36 @@ class Exits:
         if not isinstance(record, ContainerRecord):
             return
         if change.after is None or not has_process(record):
-            event = self._ended.pop(record.id, None)
-            if event is not None:
-                event.set()
+            self._owed.pop(record.id, None)
+            self._tell(record.id)
+
+    def _tell(self, id_: str) -> None:
+        event = self._ended.pop(ContainerId(id_), None)
+        if event is not None:
+            event.set()
+
+    async def _try(self, id_: str, work: Work) -> None:
+        try:
+            await work()
+        except CrispError as error:
+            log.error("the end of a process is not recorded", extra={"id": id_, "error": str(error)})
+            self._owed[id_] = work, error
+            self._tell(id_)
+            for listener in self._listeners:
+                listener()
 
     async def _record(self, id_: ContainerId, exit_: Exit) -> None:
-        try:
-            async with self._node.operations.exclusive(("container", id_)):
-                record = self._node.store.containers.get(id_)
-                if record is not None and has_process(record):
-                    await record_exit(self._node, record, exit_)
-        except CrispError as error:
-            log.error("exit not recorded", extra={"container": id_, "error": str(error)})
+        async with self._node.operations.exclusive(("container", id_)):
+            record = self._node.store.containers.get(id_)
+            if record is not None and has_process(record):
+                await record_exit(self._node, record, exit_)
 
     async def _pod_died(self, id_: PodId) -> None:
-        try:
-            async with self._node.operations.exclusive(("pod", id_)):
-                pod = self._node.store.pods.get(id_)
-                if pod is not None and pod.state is PodState.READY:
-                    log.warning("the pod's first process ended", extra={"pod": id_})
-                    await self._node.store.put(replace(pod, state=next_pod_state(pod.state, PodEvent.DIED)))
-        except CrispError as error:
-            log.error("end of a pod's first process not recorded", extra={"pod": id_, "error": str(error)})
+        async with self._node.operations.exclusive(("pod", id_)):
+            pod = self._node.store.pods.get(id_)
+            if pod is not None and pod.state is PodState.READY:
+                log.warning("the pod's first process ended", extra={"pod": id_})
+                await self._node.store.put(replace(pod, state=next_pod_state(pod.state, PodEvent.DIED)))
 
 
 async def record_exit(node: Node, record: ContainerRecord, exit_: Exit) -> ContainerRecord:
@@ -98,12 +132,19 @@ async def record_exit(node: Node, record: ContainerRecord, exit_: Exit) -> Conta
         extra={"container": record.id, "exit_code": after.exit_code, "reason": after.reason},
     )
     try:
-        await node.handlers.driver(record.handler).delete(target(node.paths, after))
+        return await release_runtime(node, after)
     except CrispError as error:
-        # RemoveContainer does it again and reports it; the exit itself is recorded.
+        # The exit itself is recorded; the janitor, or RemoveContainer, does the rest.
         log.warning("runtime state not removed", extra={"container": record.id, "error": str(error)})
+        after = replace(after, fault=f"runtime: {error}")
+        await node.store.put(after)
         return after
-    after = replace(after, process=None, monitor=None)
+
+
+async def release_runtime(node: Node, record: ContainerRecord) -> ContainerRecord:
+    """Give back what the runtime holds of an EXITED container, and keep in its record that it was done."""
+    await node.handlers.driver(record.handler).delete(target(node.paths, record))
+    after = replace(record, process=None, monitor=None, fault="")
     await node.store.put(after)
     return after
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import replace
 
-from oci.errors import Internal
+from oci.errors import CrispError, Internal
 from oci.workload import ContainerId
 from shim.containers.exits import Exits
 from shim.containers.lookup import has_process
@@ -17,6 +16,7 @@ from shim.lifecycle.table import ContainerEvent, next_container_state
 from shim.lifecycle.undo import Step, run_all
 from shim.node import Node
 from shim.records import ContainerRecord, ContainerState
+from shim.threads import in_thread
 
 
 async def remove(node: Node, exits: Exits, stops: Stops, id_: ContainerId) -> None:
@@ -48,7 +48,7 @@ async def release(node: Node, record: ContainerRecord) -> None:
     of = target(node.paths, record)
 
     async def delete_directory() -> None:
-        await asyncio.to_thread(remove_tree, of.directory)
+        await in_thread(remove_tree, of.directory)
 
     steps: list[tuple[str, float, Step]] = []
     if record.process is not None or record.fault:
@@ -62,6 +62,6 @@ async def release(node: Node, record: ContainerRecord) -> None:
         debts = await run_all([("directory", 300.0, delete_directory)])
     if debts:
         fault = "; ".join(f"{debt.step}: {debt.error}" for debt in debts)
-        with suppress(Internal):
+        with suppress(CrispError):
             await node.store.put(replace(record, fault=fault))
         raise Internal(f"container {record.id} is not wholly removed, call again to resume: {fault}")

@@ -40,17 +40,27 @@ async def _start(node: Node, id_: ContainerId, delivered: set[ContainerId]) -> N
         record = current(node.store, id_)
         if record.state is ContainerState.RUNNING and id_ not in delivered:
             return
+        if record.state is ContainerState.STARTING:  # nobody starts it: an earlier start was cut off
+            record = await reset(node, record)
         name = f"container {id_}"
         starting = replace(record, state=next_container_state(record.state, ContainerEvent.START, name=name))
         await node.store.put(starting)
         driver = node.handlers.driver(record.handler)
         try:
             _require_ready(node, starting)
-            running = await _run(node, driver, starting)
+            await node.store.put(await _run(node, driver, starting))
         except BaseException as error:
-            await to_the_end(_failed(node, driver, starting, error))
+            await to_the_end(_undo(node, driver, starting, error))
             raise
-        await node.store.put(running)
+
+
+async def reset(node: Node, record: ContainerRecord) -> ContainerRecord:
+    """CREATED again after a start that was cut off, with nothing left in the runtime. Under the lock."""
+    await node.handlers.driver(record.handler).delete(target(node.paths, record))
+    state = next_container_state(record.state, ContainerEvent.RESET)
+    after = replace(record, state=state, process=None, monitor=None)
+    await node.store.put(after)
+    return after
 
 
 async def _run(node: Node, driver: Driver, record: ContainerRecord) -> ContainerRecord:
@@ -73,6 +83,17 @@ def _require_ready(node: Node, record: ContainerRecord) -> None:
         raise WrongState(f"pod sandbox {pod.id} is {pod.state.value}, its containers cannot be started")
 
 
+async def _undo(node: Node, driver: Driver, record: ContainerRecord, error: BaseException) -> None:
+    """Never raises: the start's own failure is what the caller must hear. What stays STARTING is owed."""
+    try:
+        if isinstance(error, asyncio.CancelledError):
+            await reset(node, record)  # the daemon stops; its next life is asked again
+        else:
+            await _failed(node, driver, record, error)
+    except CrispError as failure:
+        log.error("the failed start is not recorded", extra={"container": record.id, "error": str(failure)})
+
+
 async def _failed(node: Node, driver: Driver, record: ContainerRecord, error: BaseException) -> None:
     of = target(node.paths, record)
     fault = ""
@@ -81,7 +102,7 @@ async def _failed(node: Node, driver: Driver, record: ContainerRecord, error: Ba
     except CrispError as failure:
         fault = f"runtime: {failure}"
         log.warning("runtime state not removed", extra={"container": record.id, "error": str(failure)})
-    message = str(error) if isinstance(error, CrispError) else "the daemon was stopped during the start"
+    message = str(error) if isinstance(error, CrispError) else f"internal error ({type(error).__name__})"
     await node.store.put(
         replace(
             record,

@@ -74,6 +74,7 @@ async def stop(node: Node, exits: Exits, stops: Stops, id_: ContainerId, *, grac
 
 
 async def _stop(node: Node, exits: Exits, stops: Stops, id_: ContainerId, grace: float) -> None:
+    await exits.settle(id_)
     async with node.operations.exclusive(("container", id_)):
         record = node.store.containers.get(id_)  # a start that was under way has ended
     if record is None or not has_process(record):
@@ -105,6 +106,7 @@ async def _ended_in_time(exits: Exits, running: _Stop, id_: ContainerId) -> bool
         try:
             await asyncio.wait({ended, changed}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
+                ended.result()
                 return True
         finally:
             ended.cancel()

@@ -34,6 +34,11 @@ class Operations:
         self._running: dict[Hashable, _Running] = {}
         self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
         self._closing = False
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_failure(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever an operation ended without its result: it may have left something owed."""
+        self._listeners.append(listener)
 
     async def join(self, key: Hashable, request: object, work: Callable[[], Awaitable[T]]) -> T:
         """Start `work` under `key`, or wait for the equal request that runs already.
@@ -57,8 +62,12 @@ class Operations:
     def _finished(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         del self._running[key]
         # Retrieved here so that work whose callers are all gone does not warn of an unseen exception.
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled():
+            return
+        if task.exception() is not None:
             log.debug("operation failed", extra={"key": str(key), "error": str(task.exception())})
+            for listener in self._listeners:
+                listener()
 
     @asynccontextmanager
     async def exclusive(self, key: Hashable) -> AsyncIterator[None]:
@@ -74,6 +83,10 @@ class Operations:
                 del self._locks[key]
             else:
                 self._locks[key] = (lock, users - 1)
+
+    def held(self, key: Hashable) -> bool:
+        """Whether some operation holds, or waits for, that object."""
+        return key in self._locks
 
     @property
     def busy(self) -> int:

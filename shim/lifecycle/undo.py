@@ -104,4 +104,5 @@ class Undo:
             try:
                 await self._settle(debts)
             except CrispError as failure:
+                # The record still says that its making is under way; the janitor knows better.
                 log.error("the record could not be settled", extra={"error": str(failure)})

@@ -67,7 +67,7 @@ async def _run(node: Node, realm: str, spec: PodSpec) -> PodRecord:
     )
     hostname = files.effective_hostname(spec, node.host.hostname)
     directory = node.paths.pod(id_)
-    async with Undo(_settle(node, record)) as undo:
+    async with node.operations.exclusive(("pod", id_)), Undo(_settle(node, record)) as undo:
         await node.store.put(record)
         undo.push("pod directory", _call(files.remove, directory))
         await files.make(spec, directory, hostname=hostname, shm_size=int(node.settings.containers.shm_size))

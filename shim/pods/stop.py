@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from oci.errors import Internal
-from oci.workload import ContainerId, NamespaceMode, PodId
+from oci.workload import ContainerId, PodId
 from shim.containers import remove as container_remove
 from shim.containers import stop as container_stop
 from shim.containers.exits import Exits
@@ -38,7 +38,7 @@ async def _exclusively(node: Node, exits: Exits, stops: Stops, id_: PodId, *, re
         record = node.store.pods.get(id_)
         if record is None:
             return
-        if record.state is not PodState.REMOVING and not _stopped(record):
+        if record.state not in (PodState.CREATING, PodState.REMOVING) and not _stopped(record):
             record = await _stop(node, exits, stops, record)
         if remove:
             await _remove(node, exits, stops, record)
@@ -79,7 +79,7 @@ async def release(node: Node, record: PodRecord) -> PodRecord:
         paid["network"] = True
 
     steps: list[tuple[str, float, Step]] = []
-    half_made = record.created_at == 0 and record.spec.security.namespaces.pid is NamespaceMode.POD
+    half_made = record.created_at == 0 and init.needed(node.handlers.driver(record.handler), record.spec)
     if record.init is not None or half_made:
         steps.append(("first process", 60.0, lambda: init.remove(node, record)))
     if record.network_owed:
