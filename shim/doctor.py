@@ -102,7 +102,8 @@ def _machine(host: HostFacts) -> list[Check]:
         ),
     ]
     for name in (*_CONTROLLERS, *_OPTIONAL_CONTROLLERS):
-        there = host.cgroup.has(name)
+        # Version 1 calls block IO by another name.
+        there = host.cgroup.has(name) or (name == "io" and host.cgroup.has("blkio"))
         needed = name in _CONTROLLERS
         checks.append(
             Check(
