@@ -25,6 +25,7 @@ from shim.cgroups import Cgroups
 from shim.lifecycle.undo import to_the_end
 from shim.records import ProcessRef
 from shim.runtimes import processtree
+from shim.threads import in_executor
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ class Monitors:
         self._io = io
 
     async def _blocking(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._io, work)
+        return await in_executor(self._io, work)
 
     async def create(self, monitor: Monitor, *, timeout: float) -> tuple[int, ProcessRef]:  # noqa: ASYNC109
         """Start conmon, let it create the container, return the container's pid and the monitor.
@@ -174,10 +175,12 @@ class Monitors:
 
         def find() -> list[ProcessRef]:
             table = processtree.read_table()
-            inside = [pid for pid in self._cgroups.processes(self._cgroup) if pid in table]
-            roots = [pid for pid in inside if _names_bundle(pid, monitor.bundle)]
-            family = processtree.members(table, roots, 0)
-            return [table[pid].reference for pid in inside if pid in family]
+            inside = {pid for pid in self._cgroups.processes(self._cgroup) if pid in table}
+            roots = {pid for pid in inside if _names_bundle(pid, monitor.bundle)}
+            # whoever works for a living monitor is its descendant, so these have lost theirs
+            orphans = {pid for pid in inside if table[pid].parent not in inside and not _is_conmon(pid)}
+            family = processtree.members(table, roots | orphans, 0)
+            return [table[pid].reference for pid in inside & family]
 
         await processtree.kill_all(find, io=self._io, timeout=_EXIT_TIME)
 
@@ -269,9 +272,11 @@ def _reference_of(pid_file: Path) -> ProcessRef | None:
 
 def _is_monitor(ref: ProcessRef, bundle: Path) -> bool:
     """Whether a process was started as the monitor of this bundle: a pid file may outlive its process."""
-    return (
-        b"--conmon-pidfile" in _arguments(ref.pid) and _names_bundle(ref.pid, bundle) and process.alive(ref)
-    )
+    return _is_conmon(ref.pid) and _names_bundle(ref.pid, bundle) and process.alive(ref)
+
+
+def _is_conmon(pid: int) -> bool:
+    return b"--conmon-pidfile" in _arguments(pid)
 
 
 def _names_bundle(pid: int, bundle: Path) -> bool:

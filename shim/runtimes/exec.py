@@ -214,21 +214,30 @@ class Execs:
         running.started()  # the pid file may be there and its event not yet
         pipes = await self._blocking(lambda: running.pipes | processtree.pipes_of(child.pid))
         roots = {child.pid} | ({running.main.pid} if running.main is not None else set())
+        killed = 0
         try:
-            killed = await processtree.kill_all(
-                lambda: self._tree(running.target, roots, running.session, pipes, runtime=child.pid),
-                io=self._io,
-                timeout=_KILL_TIME,
-            )
+            killed += await self._kill_tree(running, roots, pipes, runtime=child.pid)
+            if killed:
+                # The runtime is the dead process's parent and must reap it: otherwise a zombie stays in the
+                # container, whose first process may never reap what it did not start. Where nothing was
+                # killed it may not go on, for it would start what it has not yet started.
+                child.signal(signal.SIGCONT)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_AFTERMATH):
+                        await child.exited()
         finally:
-            # The runtime is the dead process's parent: it must reap it, or a zombie stays in the container,
-            # whose first process may never reap what it did not start.
-            child.signal(signal.SIGCONT)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_AFTERMATH):
-                    await child.exited()
-            await child.end(grace=0)
-        return killed
+            child.signal_group(signal.SIGKILL)
+            await child.wait()
+        return killed + await self._kill_tree(running, roots - {child.pid}, pipes, runtime=0)
+
+    async def _kill_tree(
+        self, running: _Exec, roots: set[int], pipes: frozenset[int], *, runtime: int
+    ) -> int:
+        return await processtree.kill_all(
+            lambda: self._tree(running.target, roots, running.session, pipes, runtime=runtime),
+            io=self._io,
+            timeout=_KILL_TIME,
+        )
 
     def _tree(
         self,

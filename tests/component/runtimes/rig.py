@@ -22,8 +22,6 @@ from shim.runtimes.driver import ExecRequest, Exit, Target
 from shim.runtimes.oci import OciDriver
 from shim.runtimes.table import Handler
 
-PARENT = "/crisp-test-driver"
-MONITORS = "/crisp-test-driver-monitors"
 _IN_MODIFY = 0x2
 
 
@@ -59,6 +57,12 @@ class Rig:
     exits: dict[str, list[Exit]] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    parent: str = field(default_factory=lambda: f"/crisp-test-driver-{secrets.token_hex(4)}")
+
+    @property
+    def monitors(self) -> str:
+        """The cgroup of the monitors."""
+        return f"{self.parent}-monitors"
 
     def __post_init__(self) -> None:
         self.cgroups = cgroups.Cgroups(cgroups.find_hierarchies())
@@ -86,7 +90,7 @@ class Rig:
             exits=self._ended,
             hierarchies=self.cgroups.hierarchies,
             systemd=False,
-            monitors=MONITORS,
+            monitors=self.monitors,
             **{**self.options, **options},
         )
         try:
@@ -120,7 +124,7 @@ class Rig:
             tty=False,
             stdin=False,
             stdin_once=False,
-            cgroup=f"{PARENT}/{id_}",
+            cgroup=f"{self.parent}/{id_}",
         )
         target = replace(target, **changed)
         self.targets.append(target)
@@ -188,8 +192,8 @@ class Rig:
         async with self.driver() as driver:
             for target in self.targets:
                 await driver.delete(target)
-        self.cgroups.remove(PARENT)
-        self.cgroups.remove(MONITORS)
+        self.cgroups.remove(self.parent)
+        self.cgroups.remove(self.monitors)
 
 
 def log_lines(target: Target) -> list[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ import pytest
 from oci.errors import Absent, CrispError, Deadline, RuntimeFailed, WrongState
 from shim.runtimes.driver import Observed, Status
 from tests.component.runtimes.conftest import RUNTIMES, Play
-from tests.component.runtimes.rig import MONITORS, Rig
+from tests.component.runtimes.rig import Rig
 from tests.doubles.oci_runtime import Plan, calls, install
 
 
@@ -221,7 +221,7 @@ def test_a_create_cancelled_at_any_moment_leaves_nothing_and_can_be_repeated(pla
                 except asyncio.CancelledError:
                     cancelled += 1
                     assert rig.processes(target) == []
-                    assert rig.cgroups.processes(MONITORS) == []
+                    assert rig.cgroups.processes(rig.monitors) == []
                     assert [path for path in (rig.base / "run").rglob("*") if not path.is_dir()] == []
                     assert list((rig.base / "root").glob("*")) == []
                 else:

@@ -15,7 +15,7 @@ from oci.errors import RuntimeFailed, WrongState
 from shim import process
 from shim.runtimes.driver import Exit, Observed, Status
 from tests.component.runtimes.conftest import Play
-from tests.component.runtimes.rig import MONITORS, Rig, log_lines, output, written
+from tests.component.runtimes.rig import Rig, log_lines, output, written
 
 
 def test_a_container_is_created_runs_and_ends_and_is_told_once(play: Play) -> None:
@@ -72,10 +72,10 @@ def test_the_monitor_lives_in_its_own_cgroup_and_the_container_in_its(play: Play
             target = await rig.run(driver, "sleep", "100")
             assert target.monitor is not None
             assert target.process is not None
-            assert rig.cgroups.processes(MONITORS) == [target.monitor.pid]
+            assert rig.cgroups.processes(rig.monitors) == [target.monitor.pid]
             assert rig.processes(target) == [target.process.pid]
             for line in Path(f"/proc/{target.monitor.pid}/cgroup").read_text().splitlines():
-                assert line.endswith(f":{MONITORS}")
+                assert line.endswith(f":{rig.monitors}")
 
     play(story)
 
