@@ -5,7 +5,9 @@ What an answer means and when to ask again is `oci/registry_transfer.py`'s; toke
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Mapping
@@ -15,7 +17,13 @@ from urllib.parse import unquote, urlsplit
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+)
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from oci.errors import BadInput, CrispError, Internal
@@ -53,18 +61,30 @@ class Unreachable(CrispError):
 
 
 def _watched(cancellation: Cancellation) -> dict[str, type[HTTPConnectionPool]]:
-    """Pool classes whose connections end with `cancellation`."""
+    """Pool classes whose connections end with `cancellation`, also while they are being made."""
+
+    def connected(connection: HTTPConnection) -> socket.socket:
+        timeout = connection.timeout
+        seconds = float(timeout) if isinstance(timeout, (int, float)) else None
+        host = connection._dns_host
+        try:
+            return _connect(host, connection.port or 0, seconds, cancellation)
+        except socket.gaierror as failure:
+            raise NameResolutionError(host, connection, failure) from failure
+        except TimeoutError as failure:
+            raise ConnectTimeoutError(connection, f"{host} did not answer within {seconds:g} s") from failure
+        except OSError as failure:
+            raise NewConnectionError(connection, str(failure)) from failure
 
     class Plain(HTTPConnection):
-        def connect(self) -> None:
-            cancellation.check()
-            super().connect()
-            if self.sock is not None:
-                cancellation.watch(self.sock)
+        def _new_conn(self) -> socket.socket:
+            return connected(self)
 
     class Secure(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return connected(self)
+
         def connect(self) -> None:
-            cancellation.check()
             super().connect()
             if self.sock is not None:
                 cancellation.watch(self.sock)
@@ -78,6 +98,29 @@ def _watched(cancellation: Cancellation) -> dict[str, type[HTTPConnectionPool]]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
+
+
+def _connect(host: str, port: int, seconds: float | None, cancellation: Cancellation) -> socket.socket:
+    """A TCP connection to the first address that takes it; cancelled at any moment but the look-up's."""
+    failure: OSError = OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+        cancellation.check()
+        connection = socket.socket(family, kind, protocol)
+        try:
+            cancellation.watch(connection)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(seconds)
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            cancellation.check()
+            failure = error
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise failure
 
 
 def tls_context(endpoint: Endpoint, *, own: bool) -> ssl.SSLContext:

@@ -48,7 +48,8 @@ from shim.rootfs import Rootfs, RootfsMount
 
 log = logging.getLogger(__name__)
 
-_THREADS = 24
+_REGISTRY_THREADS = 32
+_LOCAL_THREADS = 8
 _REMEMBERED_PULLS = 16
 _PullKey = tuple[str, Credentials | None]
 
@@ -71,7 +72,7 @@ class ImageStore:
         self._layout = Layout(directory)
         self._records = records
         self._settings = settings
-        self._threads = Threads(_THREADS)
+        self._threads = Threads(remote=_REGISTRY_THREADS, local=_LOCAL_THREADS)
         self._intake = Intake(self._layout, self._threads, settings, records)
         self._lending = Lending(self._layout, self._threads)
         self._pulls: Flights[_PullKey, ImageRecord] = Flights()
@@ -348,10 +349,16 @@ class ImageStore:
         """Get the layers, then make the image known: its record is the last thing written."""
         if meter is not None:
             meter.stage = "layers"
+        limit = self._settings.limits.image
+        if (announced := sum(layer.blob.size for layer in wanted)) > limit:
+            raise BadInput(f"{what}: layers of {announced} bytes, the limit is {limit}")
         done = False
         try:
             with self._intake.wanting(resolved.config.diff_ids):
                 await self._intake.ensure(wanted, meter, what=what)
+                kept = sum(self._records.layers[layer.diff_id].size for layer in wanted)
+                if kept > limit:
+                    raise BadInput(f"{what}: layers of {kept} bytes uncompressed, the limit is {limit}")
                 if meter is not None:
                     meter.stage = "commit"
                 repair = await self._repair(resolved.config.diff_ids, what)

@@ -21,10 +21,11 @@ _PATIENCE = 1.5
 
 
 class Threads:
-    """A pool of threads that belongs to one store."""
+    """Two pools of threads that belong to one store: hanging registries must not keep disks from working."""
 
-    def __init__(self, count: int) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=count, thread_name_prefix="crisp-images")
+    def __init__(self, *, remote: int, local: int) -> None:
+        self._remote = ThreadPoolExecutor(max_workers=remote, thread_name_prefix="crisp-registry")
+        self._local = ThreadPoolExecutor(max_workers=local, thread_name_prefix="crisp-images")
 
     async def run(
         self,
@@ -33,9 +34,9 @@ class Threads:
         *,
         discard: Callable[[T], None] | None = None,
     ) -> T:
-        """`work()` in a thread. A cancel of the caller cancels `cancellation` and waits for the thread.
+        """Long work in a thread, such as what asks a registry.
 
-        A result that came too late for the caller goes to `discard`, in a thread.
+        A cancel of the caller cancels `cancellation` and waits for the thread. A result that came too late for the caller goes to `discard`, in a thread.
         """
         loop = asyncio.get_running_loop()
         gone = threading.Event()
@@ -48,7 +49,7 @@ class Threads:
                 discard(result)
             return result
 
-        future = loop.run_in_executor(self._executor, guarded)
+        future = loop.run_in_executor(self._remote, guarded)
         try:
             return await asyncio.shield(future)
         except Cancelled as ended:
@@ -59,13 +60,13 @@ class Threads:
             future.add_done_callback(_taken)
             await asyncio.wait({future}, timeout=_PATIENCE)
             if future.done() and future.exception() is None and discard is not None and not dropped.is_set():
-                await loop.run_in_executor(self._executor, discard, future.result())
+                await loop.run_in_executor(self._local, discard, future.result())
             raise
 
     async def do(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Short work on local files: a cancel takes effect when it is done."""
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._executor, lambda: work(*args, **kwargs))
+        future = loop.run_in_executor(self._local, lambda: work(*args, **kwargs))
         cancelled: asyncio.CancelledError | None = None
         while not future.done():
             try:
@@ -81,7 +82,8 @@ class Threads:
         return future.result()
 
     def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._remote.shutdown(wait=False, cancel_futures=True)
+        self._local.shutdown(wait=False, cancel_futures=True)
 
 
 def _taken(future: asyncio.Future[T]) -> None:

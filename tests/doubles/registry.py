@@ -53,6 +53,7 @@ class Answer:
     length: int | None = None
     hold: threading.Event | None = None  # wait for it before the body's second half
     before: threading.Event | None = None  # wait for it before anything is sent
+    drip: float = 0.0  # seconds after each 1000 bytes of the body
 
 
 Reaction = Callable[[Request, Answer], Answer]
@@ -366,7 +367,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = answer.body if answer.cut is None else answer.body[: answer.cut]
         half = len(body) // 2 if answer.hold is not None else len(body)
-        self.wfile.write(body[:half])
+        if answer.drip:
+            for at in range(0, half, 1000):
+                self.wfile.write(body[at : min(at + 1000, half)])
+                if self.registry.closing.wait(answer.drip):
+                    raise BrokenPipeError
+        else:
+            self.wfile.write(body[:half])
         self.wfile.flush()
         if answer.hold is not None:
             self._wait(answer.hold)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import io
 import json
 import random
+import socket
 import subprocess
 import sys
 import tarfile
@@ -20,6 +22,7 @@ import pytest
 import zstandard
 
 from oci.errors import Absent, BadInput, Busy, CrispError, Full, Internal
+from oci.workload import ContainerId
 from shim.images.settings import Limits
 from shim.kernel import mount
 from tests.component.images.rig import FAST, content, failure, opened, run
@@ -167,7 +170,7 @@ def test_a_registry_that_cuts_again_and_again_gets_there_as_long_as_it_moves(
     run(story)
 
 
-def test_a_download_below_the_minimum_rate_is_given_up(double: Registry, home: Path) -> None:
+def test_a_download_that_stops_moving_is_given_up(double: Registry, home: Path) -> None:
     pushed = double.push("app", "1", [BIG])
 
     def react(_request: Request, right: Answer) -> Answer:
@@ -182,6 +185,90 @@ def test_a_download_below_the_minimum_rate_is_given_up(double: Registry, home: P
             assert (type(found), found.token) == (Busy, "RegistryUnavailable")
             assert "timed out" in found.message
             assert content(home) == []
+
+    run(story)
+
+
+def test_a_download_below_the_minimum_rate_is_given_up(double: Registry, home: Path) -> None:
+    pushed = double.push("app", "1", [BIG])
+
+    def react(_request: Request, right: Answer) -> Answer:
+        right.drip = 0.01
+        return right
+
+    double.on(f"blobs/{pushed.layers[0]}", react)
+    slow = replace(FAST, stall_timeout=0.2, minimum_rate=1_000_000, retries=1)
+
+    async def story() -> None:
+        async with opened(home, transfer=slow) as store:
+            found = await failure(store.pull(double.reference("app:1")))
+            assert (type(found), found.token) == (Busy, "RegistryUnavailable")
+            assert "less than 1000000 a second" in found.message
+            assert len(double.asked(f"blobs/{pushed.layers[0]}")) == 2
+
+    run(story)
+
+
+def test_a_connection_that_is_never_taken_ends_with_the_pull(home: Path) -> None:
+    """The queue of a server that takes nobody is full: connecting to it hangs in the kernel."""
+
+    async def story() -> None:
+        with socket.socket() as server, contextlib.ExitStack() as waiting:
+            server.bind(("127.0.0.1", 0))
+            server.listen(0)
+            for _ in range(4):
+                client = waiting.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(server.getsockname())
+            async with opened(home) as store:
+                pull = asyncio.ensure_future(store.pull(f"127.0.0.1:{server.getsockname()[1]}/app:1"))
+                await asyncio.wait({pull}, timeout=0.3)
+                assert not pull.done()
+                begun = time.monotonic()
+                pull.cancel()
+                await asyncio.wait({pull})
+                assert time.monotonic() - begun < 1
+                assert [
+                    t for t in threading.enumerate() if t.name.startswith("crisp-registry") and busy(t)
+                ] == []
+
+    run(story)
+
+
+def busy(thread: threading.Thread) -> bool:
+    """Whether a thread of a pool is in the middle of work and not waiting for some."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code.co_name == "_connect":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def test_hanging_registries_do_not_keep_containers_from_their_images(double: Registry, home: Path) -> None:
+    double.push("app", "1", [ONE])
+
+    def hang(_request: Request, right: Answer) -> Answer:
+        right.before = threading.Event()
+        return right
+
+    async def story() -> None:
+        async with opened(home) as store:
+            record = await store.pull(double.reference("app:1"))
+            double.on("", hang)
+            names = [double.reference(f"other{number}:1") for number in range(50)]
+            pulls = [asyncio.ensure_future(store.pull(name)) for name in names]
+            while len(double.asked("other")) < 30:
+                await asyncio.sleep(0.01)
+            async with asyncio.timeout(1):
+                await store.acquire_rootfs(ContainerId("c"), record.id, home)
+                await store.release_rootfs(ContainerId("c"))
+                await store.remove(record.id)
+            for pull in pulls:
+                pull.cancel()
+            begun = time.monotonic()
+            await asyncio.wait(pulls)
+            assert time.monotonic() - begun < 2
 
     run(story)
 
@@ -362,6 +449,8 @@ def with_manifest(double: Registry, change: Callable[[dict[str, object]], object
         (lambda d: d.update(annotations={"x": "y" * 5000}), Limits(manifest=4096), "more than 4096 bytes"),
         (lambda d: d["config"].update(size=10_000_000), Limits(), "10000000 bytes, the limit is 4194304"),
         (lambda d: None, Limits(layers=0), "1 layers, the limit is 0"),
+        (lambda d: d["layers"][0].update(size=10**12), Limits(), "layers of 1000000000000 bytes, the"),
+        (lambda d: None, Limits(image=4096), "more than 4096 uncompressed bytes"),
         (lambda d: d["layers"][0].update(size=5), Limits(), "sent more than the 5 bytes"),
     ],
 )  # fmt: skip
