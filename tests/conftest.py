@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
@@ -72,7 +73,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(f"signal {number}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    # So that fixtures take down what they made when a run is ended from outside.
+    signal.signal(signal.SIGTERM, _interrupt)
     capture: Any = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         config.stash[_STANDARD_ERROR] = os.dup(2)

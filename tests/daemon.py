@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ class Daemon:
     directory: Path
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    program: Sequence[str] = ("-m", "api.daemon")  # what Python runs, before `--config FILE`
     process: subprocess.Popen[bytes] | None = None
     ready_after: float = 0.0  # seconds from the start of the process to READY
     _notifications: socket.socket | None = None
@@ -146,7 +149,7 @@ class Daemon:
         with (self.directory / "log").open("ab") as log:
             began = time.monotonic()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "api.daemon", "--config", self.config_file],
+                [sys.executable, *self.program, "--config", self.config_file],
                 cwd=TREE,
                 env={
                     "PATH": machine.SYSTEM_PATH,
@@ -262,14 +265,28 @@ class Daemon:
                 if mark in Path(f"/proc/{pid}/cmdline").read_bytes() and pid != os.getpid():
                     os.kill(pid, signal.SIGKILL)
         points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        pinned = self._pinned_namespaces()
         for point in reversed(points):
-            if point.startswith(f"{self.directory}/"):
+            if point.startswith(f"{self.directory}/") or point in pinned:
                 subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+        for path in pinned:
+            Path(path).unlink(missing_ok=True)
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+        for rule in leaks.firewall():
+            if self.bridge in rule and rule.startswith("-A "):
+                words = shlex.split(rule.rpartition(" (")[0])[1:]
+                subprocess.run(["iptables", "-t", "nat", "-D", *words], check=False, capture_output=True)
         for group in reversed(list(leaks.cgroups())):
             if self.cgroup_prefix in group:
                 _remove_group(Path(group))
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _pinned_namespaces(self) -> set[str]:
+        """Paths in /run/netns that its pods' own files name."""
+        found = set()
+        for path in (self.state_dir / "pods").glob("*/*.json"):
+            found.update(re.findall(r"/run/netns/[\w.-]+", path.read_text(errors="replace")))
+        return found
 
 
 def _remove_group(group: Path) -> None:
