@@ -77,6 +77,16 @@ class MonitorFiles:
     def control(self) -> Path:
         return self.bundle / "ctl"
 
+    def torn(self) -> list[Path]:
+        """Files that conmon or the runtime was killed while writing; runc refuses to write its pid file anew
+        while `.pidfile` is there. Blocking."""
+        return [
+            self.container_pid.with_name(f".{self.container_pid.name}"),
+            *self.bundle.glob(f"{self.monitor_pid.name}.*"),
+            *self.persist.glob("exit.*"),
+            *self.exits.glob(f"{self.id}.*"),
+        ]
+
 
 class MonitorFailed(Internal):
     """conmon, or the runtime under it, did not create the container. `said` holds their words, "" if none."""
@@ -195,7 +205,7 @@ def prepare(files: MonitorFiles, log_path: Path | None) -> None:
         words.attach_path(files.attach, files.id)
     except ValueError as error:
         raise BadInput(f"run_dir: {error}") from error
-    for stale in (files.container_pid, files.monitor_pid, files.exit_file, files.link):
+    for stale in (files.container_pid, files.monitor_pid, files.exit_file, files.link, *files.torn()):
         stale.unlink(missing_ok=True)
     for stale in words.leftovers(files.bundle):
         stale.unlink(missing_ok=True)
@@ -225,7 +235,7 @@ def make_log(path: Path) -> None:
 
 def remove_leftovers(files: MonitorFiles) -> None:
     """Remove what a monitor that is gone has left: link, sockets, fifos, exit and OOM files. Blocking."""
-    for path in (files.link, files.exit_file, files.container_pid, files.monitor_pid):
+    for path in (files.link, files.exit_file, files.container_pid, files.monitor_pid, *files.torn()):
         path.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for path in words.leftovers(files.bundle):

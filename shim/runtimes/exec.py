@@ -88,7 +88,8 @@ class _Exec:
             self._descriptor = -1
 
     def unlink(self) -> None:
-        for path in (self.process_file, self.pid_file, self.log):
+        torn = self.pid_file.with_name(f".{self.pid_file.name}")  # runc was killed while writing it
+        for path in (self.process_file, self.pid_file, self.log, torn):
             path.unlink(missing_ok=True)
 
 
@@ -274,11 +275,11 @@ class Execs:
         """The processes that the files of forgotten execs name; the files are removed."""
         inside = set(self._cgroups.processes(target.cgroup)) if target.cgroup else set()
         found = []
-        for path in self._directory.glob(f"{target.id}.*"):
-            if path.with_suffix(".pid").name in self._running:
+        for path in self._directory.glob(f"*{target.id}.*"):
+            if path.with_suffix(".pid").name.removeprefix(".") in self._running:
                 continue
             with contextlib.suppress(OSError):
-                if path.suffix == ".pid":
+                if path.suffix == ".pid" and not path.name.startswith("."):
                     pid = parse_pid(path.read_bytes())
                     entry = processtree.read_entry(pid) if pid in inside and pid is not None else None
                     # a process that began after the file was written only has the number of the exec's

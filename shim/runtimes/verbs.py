@@ -18,6 +18,7 @@ from oci.commandline import Runtime, RuntimeState
 from oci.errors import Deadline, RuntimeFailed
 from oci.workload import ContainerId
 from shim import process
+from shim.kernel import mount
 from shim.lifecycle.undo import to_the_end
 from shim.process import CommandMissing, CommandTimedOut, Result
 
@@ -34,6 +35,24 @@ def take_log(path: Path) -> str:
     except OSError:
         return ""
     return words
+
+
+def _remove_torn(state: Path) -> bool:
+    """Remove what a killed runc left in a container's state directory; False when there is more. Blocking.
+
+    runc mounts its own program at `runc.XXXXXX` there for a moment at each call, so that containers cannot
+    overwrite it; killed in that moment it leaves the mount, over which its own delete stumbles in silence.
+    """
+    try:
+        for path in state.glob("runc.*"):
+            mount.unmount_all(path)
+            path.unlink(missing_ok=True)
+        state.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 class Verbs:
@@ -94,7 +113,7 @@ class Verbs:
         """Let the runtime forget a container; checked, since a success that did nothing would leak it."""
         await self.call("delete", container, commandline.delete)
         left = self._runtime.root / container
-        if await self._blocking(left.exists):
+        if await self._blocking(left.exists) and not await self._blocking(lambda: _remove_torn(left)):
             raise RuntimeFailed(
                 f"{self._said(container)}: delete reported success, but its state is still in {left}",
                 verb="delete",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from oci.errors import Absent, CrispError, Deadline, RuntimeFailed, WrongState
+from shim.kernel import mount
 from shim.runtimes.driver import Observed, Status
 from tests.component.runtimes.conftest import RUNTIMES, Play
 from tests.component.runtimes.rig import Rig
@@ -232,3 +233,16 @@ def test_a_create_cancelled_at_any_moment_leaves_nothing_and_can_be_repeated(pla
             await driver.delete(replace(target, process=created.process, monitor=created.monitor))
 
     play(story, real=real)
+
+
+def test_what_a_runc_killed_at_a_bad_moment_left_does_not_keep_the_container(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            torn = rig.base / "root" / target.id / "runc.a1B2c3"
+            torn.write_text("")
+            mount.bind("/bin/true", torn)
+            await driver.delete(target)
+            assert list((rig.base / "root").iterdir()) == []
+
+    play(story, real="runc")

@@ -33,6 +33,7 @@ def _litter(files: MonitorFiles) -> None:
     for path in (
         *(files.exit_file, files.container_pid, files.monitor_pid, files.control),
         *(bundle / "attach", bundle / "oom", persist / "exit", persist / "oom"),
+        *(bundle / ".pidfile", bundle / "conmon-pidfile.A1B2C3", files.exits / f"{ID}.A1B2C3"),
     ):
         path.write_text("9")
     files.link.symlink_to(files.bundle)
