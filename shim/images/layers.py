@@ -167,15 +167,25 @@ def _name_tree(layout: Layout, diff_id: str, received: Received, directory: Path
     )
 
 
-def remove_files(layout: Layout, diff_id: str) -> None:
-    """Remove a layer's files in both forms, nothing of it being mounted. Blocking, idempotent.
+def bury(layout: Layout, diff_id: str) -> Path | None:
+    """Remove a layer, nothing of it being mounted. Blocking, milliseconds, idempotent.
 
-    A tree gets another name first, so that none is ever half there under its own.
+    A tree only gets another name, so that none is ever half there under its own; that is returned, for the
+    caller to remove at leisure.
     """
     layout.tar(diff_id).unlink(missing_ok=True)
     layout.index(diff_id).unlink(missing_ok=True)
     layout.implied(diff_id).unlink(missing_ok=True)
     grave = layout.fresh(".gone")
-    with contextlib.suppress(FileNotFoundError):
+    try:
         layout.tree(diff_id).rename(grave)
-    remove_tree(grave)
+    except FileNotFoundError:
+        return None
+    return grave
+
+
+def remove_files(layout: Layout, diff_id: str) -> None:
+    """Remove a layer with all its files. Blocking, as long as a tree takes."""
+    grave = bury(layout, diff_id)
+    if grave is not None:
+        remove_tree(grave)

@@ -6,11 +6,8 @@ documents below its directory and records in the state store; it knows nothing a
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import logging
 import os
-import secrets
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,17 +20,16 @@ from oci.reference import Reference, parse
 from oci.registry_auth import Credentials
 from oci.registry_hosts import PULL
 from oci.workload import ContainerId, ImageId
-from shim.files import sync_directory
 from shim.images import layers, recovery
 from shim.images.archive import ArchiveImage, images_in, wanted_layers
 from shim.images.cancellation import Cancellation
-from shim.images.catalogue import find, merge, names_of
-from shim.images.documents import digests_of, read_document, remove_documents, write_documents
+from shim.images.catalogue import find, names_of
+from shim.images.documents import digests_of, read_document
 from shim.images.flights import Flights
-from shim.images.intake import Intake, Wanted, fetch_from, made_here, settle
+from shim.images.intake import Intake, Wanted, fetch_from, settle
+from shim.images.keeping import Keeping
 from shim.images.layout import Layout
 from shim.images.lending import Lending, Loan, stack_order
-from shim.images.parents import LayerView, must_look, read_implied, repair_tar
 from shim.images.persistence import Records
 from shim.images.progress import DONE, PullMeter, PullProgress
 from shim.images.receive import disk_failure
@@ -79,7 +75,7 @@ class ImageStore:
         self._meters: list[PullMeter] = []
         # The pictures of the latest pulls that ended well: a quick one would otherwise never be seen.
         self._ended: deque[PullProgress] = deque(maxlen=_REMEMBERED_PULLS)
-        self._commit_lock = asyncio.Lock()
+        self._keeping = Keeping(self._layout, records, settings, self._threads, self._intake, self._lending)
         architecture, variant = normalise(settings.architecture or os.uname().machine, settings.variant)
         self._node = Platform(architecture=architecture, variant=variant)
 
@@ -109,6 +105,7 @@ class ImageStore:
         """Stop pulls and threads. Mounts stay, containers use them."""
         await self._pulls.close()
         await self._intake.close()
+        await self._keeping.close()
         self._threads.close()
 
     @property
@@ -165,9 +162,9 @@ class ImageStore:
     async def remove(self, name: str) -> None:
         """Remove the whole image that `name` names, all tags with it; absent is success.
 
-        What containers use stays on disk until the last of them is gone.
+        Unpacked files go in the background. What containers use stays on disk until the last of them is gone.
         """
-        await settle(self._remove(name))
+        await settle(self._keeping.remove(lambda: self.find(name)))
 
     async def import_archive(self, path: Path, *, names: Sequence[str] = ()) -> list[ImageRecord]:
         """Read an OCI layout or docker-archive: a tar, a gzip or zstd of one, or a directory.
@@ -308,7 +305,9 @@ class ImageStore:
         meter.credential_source = resolved.credential_source
         tags, named = names_of(reference, resolved.name_digest)
         wanted = self._wanted(route, resolved, f"image {reference}")
-        return await self._take_in(resolved, wanted, tags, named, annotations, meter, f"image {reference}")
+        return await self._keeping.take_in(
+            resolved, wanted, tags, named, annotations, meter, f"image {reference}"
+        )
 
     def _wanted(self, route: Route, resolved: Resolved, what: str) -> list[Wanted]:
         found = []
@@ -332,139 +331,13 @@ class ImageStore:
         wanted = wanted_layers(source, image, self._layout, self._settings.limits, what=what)
         tags = tuple(name.canonical for name in names if not name.digest)
         digests = tuple(f"{name.name}@{image.resolved.name_digest}" for name in names if image.digested)
-        return await self._take_in(
+        return await self._keeping.take_in(
             image.resolved, wanted, tags, tuple(dict.fromkeys(digests)), {}, None, what
         )
 
-    async def _take_in(
-        self,
-        resolved: Resolved,
-        wanted: Sequence[Wanted],
-        tags: tuple[str, ...],
-        digests: tuple[str, ...],
-        annotations: Mapping[str, str],
-        meter: PullMeter | None,
-        what: str,
-    ) -> ImageRecord:
-        """Get the layers, then make the image known: its record is the last thing written."""
-        if meter is not None:
-            meter.stage = "layers"
-        limit = self._settings.limits.image
-        if (announced := sum(layer.blob.size for layer in wanted)) > limit:
-            raise BadInput(f"{what}: layers of {announced} bytes, the limit is {limit}")
-        done = False
-        try:
-            with self._intake.wanting(resolved.config.diff_ids):
-                await self._intake.ensure(wanted, meter, what=what)
-                kept = sum(self._records.layers[layer.diff_id].size for layer in wanted)
-                if kept > limit:
-                    raise BadInput(f"{what}: layers of {kept} bytes uncompressed, the limit is {limit}")
-                if meter is not None:
-                    meter.stage = "commit"
-                repair = await self._repair(resolved.config.diff_ids, what)
-                diff_ids = (*resolved.config.diff_ids, *((repair.diff_id,) if repair else ()))
-                with self._intake.wanting(diff_ids):
-                    if repair is not None:
-                        await self._intake.ensure((repair,), None, what=what)
-                    record = await settle(self._commit(resolved, diff_ids, tags, digests, annotations, what))
-                done = True
-                return record
-        finally:
-            if not done:
-                await settle(self._collect_locked())
-
-    async def _repair(self, diff_ids: tuple[str, ...], what: str) -> Wanted | None:
-        """The layer that must stand on top of these, where directories of them would look wrong."""
-        order = stack_order(diff_ids)
-        implied = await self._threads.do(lambda: [read_implied(self._layout, layer) for layer in order])
-        if not must_look(implied):
-            return None
-        borrower = ContainerId(f"repair-{secrets.token_hex(8)}")
-        lower = await self._lending.lend(
-            borrower, Loan(image_id=ImageId(""), layers=order), self._records.layers
-        )
-        try:
-            views = [
-                LayerView(top=Path(top), implied=paths)
-                for top, paths in zip(reversed(lower), implied, strict=True)
-            ]
-            tar = await self._threads.do(repair_tar, views)
-        finally:
-            await settle(self._lending.take_back(borrower))
-        return None if tar is None else made_here(tar, self._layout, self._settings.limits, what=what)
-
-    async def _commit(
-        self,
-        resolved: Resolved,
-        diff_ids: tuple[str, ...],
-        tags: tuple[str, ...],
-        digests: tuple[str, ...],
-        annotations: Mapping[str, str],
-        what: str,
-    ) -> ImageRecord:
-        async with self._commit_lock:
-            before = self._records.images.get(resolved.image_id)
-            size = await self._threads.do(write_documents, self._layout, resolved.documents, what)
-            new = ImageRecord(
-                id=resolved.image_id,
-                tags=tags,
-                digests=digests,
-                manifest_digest=resolved.manifest_digest,
-                config=resolved.config,
-                layers=diff_ids,
-                size=size + sum(self._records.layers[diff_id].size for diff_id in dict.fromkeys(diff_ids)),
-                created_at=time.time_ns(),
-                annotations=dict(annotations),
-            )
-            record, losers = merge(self._records.images, new, pinned=self._settings.pinned)
-            await self._threads.do(sync_directory, self._layout.layers)
-            await self._records.put(record)
-            for loser in losers:
-                await self._records.put(loser)
-            if before is not None:
-                await self._threads.do(remove_documents, self._layout, self._unused(digests_of(before)))
-            return record
-
-    def _unused(self, documents: frozenset[str]) -> frozenset[str]:
-        """Those of the documents that no image needs."""
-        return documents.difference(*(digests_of(image) for image in self._records.images.values()))
-
-    async def _remove(self, name: str) -> None:
-        async with self._commit_lock:
-            record = self.find(name)
-            if record is None:
-                return
-            await self._records.delete(record)
-            await self._threads.do(remove_documents, self._layout, self._unused(digests_of(record)))
-            await self._collect()
-
     async def _release(self, container_id: ContainerId) -> None:
         if await self._lending.take_back(container_id):
-            await self._collect_locked()
-
-    async def _collect_locked(self) -> None:
-        async with self._commit_lock:
-            await self._collect()
-
-    async def _collect(self) -> None:
-        """Remove layers that no image, container or running pull wants. Held: the commit lock.
-
-        One layer that cannot be removed does not keep the others: it is logged and tried again next time.
-        """
-        used: set[str] = set()
-        for image in self._records.images.values():
-            used.update(image.layers)
-        for record in tuple(self._records.layers.values()):
-            diff_id = record.diff_id
-            if diff_id in used or diff_id in self._intake.wanted() or diff_id in self._lending.layers():
-                continue
-            try:
-                with self._intake.going(diff_id):
-                    await self._records.delete(record)
-                    await self._threads.do(layers.remove_files, self._layout, diff_id)
-            except OSError as failure:
-                words = errno.errorcode.get(failure.errno or 0, "")
-                log.warning("a layer cannot be removed", extra={"layer": diff_id, "reason": words})
+            await self._keeping.collect()
 
 
 def _make_writable(directory: Path, top: Path) -> tuple[Path, Path]:

@@ -36,7 +36,8 @@ class Threads:
     ) -> T:
         """Long work in a thread, such as what asks a registry.
 
-        A cancel of the caller cancels `cancellation` and waits for the thread. A result that came too late for the caller goes to `discard`, in a thread.
+        A cancel of the caller cancels `cancellation` and waits for the thread. A result that came too late
+        for the caller goes to `discard`, in a thread.
         """
         loop = asyncio.get_running_loop()
         gone = threading.Event()

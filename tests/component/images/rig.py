@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -50,12 +51,22 @@ async def _bounded(story: Callable[[], Awaitable[None]]) -> None:
 
 
 def content(directory: Path) -> list[str]:
-    """Every file and layer directory of a store; an empty store has none."""
+    """Every file and layer directory of a store; an empty store has none.
+
+    Trees that are being removed in the background do not count, `everything` has them.
+    """
     root = directory / "images"
     found = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+    found = [name for name in found if not re.match(r"tmp/\w+\.gone/", name)]
     found += [str(path.relative_to(root)) for path in (root / "l").iterdir()]
     found += [f"mount {mounted.target}" for mounted in mounts_below(root)]
     return sorted(found)
+
+
+def everything(directory: Path) -> list[str]:
+    """Every file and directory of a store, except its own."""
+    root = directory / "images"
+    return [str(path.relative_to(root)) for path in root.rglob("*") if path.parent != root]
 
 
 async def failure(work: Awaitable[object]) -> CrispError:

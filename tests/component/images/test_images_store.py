@@ -16,7 +16,7 @@ from oci.errors import Absent, Internal
 from oci.workload import ContainerId, ImageId
 from shim.images.store import ImageStore
 from shim.kernel.mountinfo import mounts_below
-from tests.component.images.rig import content, failure, files, opened, run, shown
+from tests.component.images.rig import content, everything, failure, files, opened, run, shown
 from tests.doubles.registry import Registry, tar_of
 
 BYTES = b"\xff\0=\n\x80".decode("utf-8", "surrogateescape")
@@ -362,6 +362,23 @@ def test_a_damaged_layer_is_named_and_the_next_start_asks_for_a_new_pull(
             assert store.all() == ()
             assert await store.pull(double.reference("app:1"))
             assert [len(double.asked(layer)) for layer in pushed.layers] == [1, 0]
+
+    run(story)
+
+
+def test_removed_trees_are_gone_when_the_store_is_closed(double: Registry, home: Path) -> None:
+    double.push("app", "1", [tar_of({f"d{n % 50}/f{n}": b"x" for n in range(3000)})])
+
+    async def story() -> None:
+        async with opened(home, form="directory") as store:
+            await store.pull(double.reference("app:1"))
+            begun = time.monotonic()
+            await store.remove(double.reference("app:1"))
+            taken = time.monotonic() - begun
+            left = [name for name in everything(home) if name.startswith("tmp/")]
+            assert content(home) == []
+            assert left or taken < 0.02
+        assert everything(home) == []
 
     run(story)
 
