@@ -12,17 +12,17 @@ from cli.session import Session
 
 def objects(context: typer.Context, incomplete: str) -> list[str]:
     """Pods, and containers once the pod is typed."""
-    return _levels(_names(context, of_pods=True), incomplete)
+    return _levels(_names(context, with_empty_pods=True), incomplete)
 
 
 def containers(context: typer.Context, incomplete: str) -> list[str]:
-    """Pods that have containers, and these."""
-    return _levels(_names(context, of_pods=False), incomplete)
+    """Containers, and the pods that stand for theirs."""
+    return _levels(_names(context, with_empty_pods=False), incomplete)
 
 
 def namespaces(context: typer.Context, incomplete: str) -> list[str]:
     return sorted(
-        {name.partition("/")[0] for name in _names(context, of_pods=True) if _fits(name, incomplete)}
+        {name.partition("/")[0] for name in _names(context, with_empty_pods=True) if _fits(name, incomplete)}
     )
 
 
@@ -50,15 +50,18 @@ def handlers(context: typer.Context, incomplete: str) -> list[str]:
     return sorted(one.name for one in listed.handlers if not one.problem and _fits(one.name, incomplete))
 
 
-def _names(context: typer.Context, *, of_pods: bool) -> list[str]:
+def _names(context: typer.Context, *, with_empty_pods: bool) -> list[str]:
     from oci.errors import CrispError
 
     try:
         inventory = _session(context).inventory()
     except CrispError:
         return []
-    containers_ = [inventory.name_of(one) for one in inventory.containers.values()]
-    return containers_ if not of_pods else [*inventory.names()]
+    if with_empty_pods:
+        return list(inventory.names())
+    pods = {one.pod_id for one in inventory.containers.values()}
+    named = [pod.path for pod in inventory.pods.values() if pod.id in pods]
+    return named + [inventory.name_of(one) for one in inventory.containers.values()]
 
 
 def _levels(names: Iterable[str], incomplete: str) -> list[str]:

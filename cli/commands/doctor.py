@@ -110,7 +110,7 @@ def handlers(context: typer.Context, output: Output = Form.TABLE) -> None:
         [
             [
                 one.name,
-                "yes" if one.is_default else "",
+                _default(one.is_default, found.default_origin),
                 one.version or "-",
                 one.binary or "-",
                 one.origin,
@@ -119,5 +119,9 @@ def handlers(context: typer.Context, output: Output = Form.TABLE) -> None:
             for one in found.handlers
         ],
     )
-    if found.default_origin:
-        note(f"the default: {found.default_origin}")
+
+
+def _default(is_default: bool, origin: str) -> str:
+    if not is_default:
+        return ""
+    return f"yes, {origin}" if origin else "yes"

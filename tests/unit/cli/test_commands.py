@@ -430,9 +430,9 @@ def test_handlers_are_listed_with_what_is_wrong_with_them(service: Service, caps
     )
     assert service.run("handlers") == 0
     assert capsys.readouterr().out == (
-        "HANDLER  DEFAULT  VERSION  BINARY  FROM           PROBLEM\n"
-        "runc     yes      1        /r      found on PATH  -\n"
-        "odd               -        -       /c:3           no such file\n"
+        "HANDLER  DEFAULT                    VERSION  BINARY  FROM           PROBLEM\n"
+        "runc     yes, the first usable one  1        /r      found on PATH  -\n"
+        "odd                                 -        -       /c:3           no such file\n"
     )
 
 
