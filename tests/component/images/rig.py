@@ -56,8 +56,7 @@ def content(directory: Path) -> list[str]:
     Trees that are being removed in the background do not count, `everything` has them.
     """
     root = directory / "images"
-    found = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
-    found = [name for name in found if not re.match(r"tmp/\w+\.gone/", name)]
+    found = [name for name in _walked(root, directories=False) if not re.match(r"tmp/\w+\.gone/", name)]
     found += [str(path.relative_to(root)) for path in (root / "l").iterdir()]
     found += [f"mount {mounted.target}" for mounted in mounts_below(root)]
     return sorted(found)
@@ -65,8 +64,16 @@ def content(directory: Path) -> list[str]:
 
 def everything(directory: Path) -> list[str]:
     """Every file and directory of a store, except its own."""
-    root = directory / "images"
-    return [str(path.relative_to(root)) for path in root.rglob("*") if path.parent != root]
+    return [name for name in _walked(directory / "images", directories=True) if "/" in name]
+
+
+def _walked(root: Path, *, directories: bool) -> list[str]:
+    """Unlike rglob this takes it when a directory goes meanwhile."""
+    return [
+        os.path.relpath(os.path.join(base, name), root)  # noqa: PTH118 - text is compared
+        for base, below, names in os.walk(root)
+        for name in ([*names, *below] if directories else names)
+    ]
 
 
 async def failure(work: Awaitable[object]) -> CrispError:
