@@ -16,6 +16,7 @@ from pathlib import Path
 from oci.errors import CrispError
 from oci.workload import ContainerId, PodId
 from shim.containers.exits import record_exit
+from shim.containers.lookup import has_process
 from shim.containers.remove import release as release_container
 from shim.containers.start import reset
 from shim.containers.target import target
@@ -40,7 +41,7 @@ class Step(Enum):
     RESET = "not started"  # the start left nothing: CREATED again
     REMOVE = "remove"  # half made, or half removed
     DOWN = "not ready"  # a pod whose namespaces are gone
-    STOP = "go on stopping"
+    STOP = "go on stopping or removing"
     REMOUNT = "mount again"  # a CREATED container whose root file system went with the last boot
 
 
@@ -67,8 +68,14 @@ def plan(
     mounted: Mapping[ContainerId, bool],
 ) -> list[Action]:
     """What to do with each object, containers before pods. Pure."""
+    known = {p.id for p in pods}
     actions = [
-        Action(id=c.id, step=_container_step(c, observed, mounted), observed=observed.get(c.id))
+        Action(
+            id=c.id,
+            # Without its pod, whose record was lost, nobody could ever stop it.
+            step=_container_step(c, observed, mounted) if c.pod_id in known else Step.REMOVE,
+            observed=observed.get(c.id),
+        )
         for c in containers
     ]
     actions += [Action(id=p.id, step=_pod_step(p, pod_views)) for p in pods]
@@ -95,10 +102,13 @@ def _container_step(
 
 def _pod_step(record: PodRecord, views: Mapping[PodId, PodView]) -> Step:
     match record.state:
-        case PodState.CREATING | PodState.REMOVING:
+        case PodState.CREATING:
             return Step.REMOVE
         case PodState.STOPPING:
             return Step.STOP
+        case PodState.REMOVING:
+            # One that never came to be has no containers.
+            return Step.STOP if record.created_at else Step.REMOVE
         case PodState.READY:
             view = views[record.id]
             return Step.KEEP if view.intact and view.init_alive else Step.DOWN
@@ -210,6 +220,8 @@ async def _end_container(node: Node, record: ContainerRecord, seen: Observed | N
 
 
 async def _remove_container(node: Node, record: ContainerRecord) -> None:
+    if has_process(record):
+        record = await record_exit(node, record, Exit(code=None, finished_at=node.now()))
     removing = replace(
         record,
         state=next_container_state(record.state, ContainerEvent.REMOVE),
@@ -230,8 +242,7 @@ async def _act_on_pod(node: Node, pod: PodRecord, step: Step) -> None:
         case Step.DOWN:
             await node.store.put(replace(pod, state=next_pod_state(pod.state, PodEvent.DIED)))
         case Step.STOP:
-            # The janitor goes on with it once requests are served.
-            await node.store.put(replace(pod, fault=pod.fault or "interrupted"))
+            pass  # the janitor goes on with it once requests are served
 
 
 async def _sweep(node: Node) -> None:

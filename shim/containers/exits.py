@@ -38,6 +38,7 @@ class Exits:
         self._tasks: set[asyncio.Task[None]] = set()
         self._owed: dict[str, tuple[Work, CrispError]] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._closed = False
         node.store.subscribe(self._changed)
 
     def on_failure(self, listener: Callable[[], None]) -> None:
@@ -46,6 +47,8 @@ class Exits:
 
     def listener(self, id_: ContainerId, exit_: Exit) -> None:
         """A container's first process ended; called on the event loop by its driver."""
+        if self._closed:
+            return  # the next life finds it
         if id_ in self._node.store.containers:
             work = partial(self._record, id_, exit_)
         elif PodId(id_) in self._node.store.pods:
@@ -79,7 +82,8 @@ class Exits:
                 raise self._owed[id_][1]
 
     async def close(self) -> None:
-        """Let the exits that are being recorded reach the store."""
+        """Take no more, and let those that are being recorded reach the store. Before the drivers close."""
+        self._closed = True
         if self._tasks:
             await asyncio.wait(set(self._tasks))
 
