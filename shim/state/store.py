@@ -238,10 +238,13 @@ class Store:
             rows = {(r.kind, r.id): r for r in found}
         except Damaged as error:
             damage = [str(error)]
+        copies: dict[tuple[str, str], int] = {}
         for copy in self._mirror.rows():
             if isinstance(copy, Path):
                 self.findings.append(f"{copy}: record copy is damaged")
-            elif (known := rows.get((copy.kind, copy.id))) is None or known.seq < copy.seq:
+                continue
+            copies[copy.kind, copy.id] = copy.seq
+            if (known := rows.get((copy.kind, copy.id))) is None or known.seq < copy.seq:
                 if self._database is not None and not damage:
                     damage.append(f"{self._path}: record {copy.kind} {copy.id} is missing or old")
                 rows[copy.kind, copy.id] = copy
@@ -249,6 +252,11 @@ class Store:
             self._take(row)
         if damage:
             self._rebuild(damage, rows)
+        else:
+            # A copy can be damaged, or one change behind after a crash: damage to the database may come next.
+            for row in rows.values():
+                if copies.get((row.kind, row.id)) != row.seq:
+                    self._copy(row)
         self.findings.extend(damage)
 
     def _take(self, row: Row) -> None:
