@@ -1,0 +1,88 @@
+"""The daemon is killed after each durable write of a pod's life: its next life converges, retries succeed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import grpc
+import pytest
+
+from tests.daemon import Daemon
+from tests.fault import cri
+from tests.fault.report import note
+from tests.fault.rig import Rig, unaccounted
+from tests.fault.scenes import VERBS
+
+LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
+NORMAL = ("-m", "api.daemon")
+
+
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+def test_after_a_kill_at_any_durable_write_records_and_machine_agree_and_retries_succeed(
+    daemon: Daemon, stride: int, handler: str
+) -> None:
+    rig = Rig(own=daemon, id_prefix="")
+    cri.pull(daemon)
+    bystander = cri.Life(daemon=daemon, name="bystander", script=cri.NUMBERS, handler=handler)
+    bystander.start()
+    before = bystander.seen()
+    base = rig.things()
+    tried = 0
+    at = 1 + (handler == "crun")  # the two runtimes try different points where the sweep is thin
+    while _crash(rig, base, cri.Life(daemon=daemon, name=f"life{at}", handler=handler), at):
+        tried += 1
+        assert bystander.seen() == before
+        at += min(stride, 4)
+    lines, wrong = cri.missing(bystander.log)
+    assert wrong == []
+    assert lines > 100
+    thin = min(stride, 4)
+    note(f"kills after durable writes with {handler}: {tried} points, stride {thin}, {lines} lines kept")
+    assert tried > 0
+
+
+def _unknown(rig: Rig, base: frozenset[str]) -> list[str]:
+    """What the daemon does not tell of. The bystander's network is part of `base`."""
+    pods, containers = cri.listed(rig.own)
+    assert len(pods) <= 2, pods
+    assert len(containers) <= 2, containers
+    return unaccounted(rig.things() - base, pods | containers, len(pods) - 1)
+
+
+def _crash(rig: Rig, base: frozenset[str], life: cri.Life, at: int) -> bool:
+    """Live a pod's life with a daemon that dies at its `at`-th write; False when it never comes to that."""
+    daemon = life.daemon
+    assert daemon.stop() == 0
+    daemon.program = ("-m", "tests.fault.crashing", str(at))
+    daemon.start()
+    died_in = ""
+    for verb in VERBS:
+        try:
+            life.ask(verb)
+        except grpc.RpcError as error:
+            assert not died_in, f"{verb} failed though the daemon was well again: {error}"
+            assert error.code() in LOST, error
+            assert daemon.process is not None
+            assert daemon.process.wait(10) == -9
+            died_in = verb
+            daemon.kill()
+            daemon.program = NORMAL
+            daemon.start()
+            point = f"killed after write {at}, in {verb}"
+            assert rig.settled(partial(_unknown, rig, base)) == [], point
+            try:
+                life.ask(verb)
+            except grpc.RpcError as failure:
+                raise AssertionError(f"{point}: the retry fails: {failure}") from failure
+    assert daemon.process is not None
+    if not died_in and daemon.process.poll() is not None:  # after the last answer
+        died_in = "the end"
+        daemon.kill()
+    if died_in in ("", "the end"):
+        daemon.program = NORMAL
+        if daemon.process is not None:
+            assert daemon.stop() == 0
+        daemon.start()
+    left = rig.settled(lambda: sorted(rig.things() ^ base))
+    assert left == [], f"killed after write {at}, in {died_in}"
+    return bool(died_in)
