@@ -7,6 +7,7 @@ nothing of gRPC needs to be known above.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -120,24 +121,24 @@ class _Stub:
             def wrapped(request: Any, **options: Any) -> Any:
                 # The call begins here, not at the first look: who asks for events and then for the state
                 # misses nothing in between.
-                return _iterate(method(request, **options))
+                return _iterate(name, method(request, **options))
         else:
 
             def wrapped(request: Any, **options: Any) -> Any:
                 try:
                     return method(request, **({"timeout": self._timeout} | options))
                 except grpc.RpcError as error:
-                    raise _kind(error) from None
+                    raise _kind(name, error) from None
 
         setattr(self, name, wrapped)
         return wrapped
 
 
-def _iterate(call: Any) -> Iterator[Any]:
+def _iterate(name: str, call: Any) -> Iterator[Any]:
     try:
         yield from call
     except grpc.RpcError as error:
-        raise _kind(error) from None
+        raise _kind(name, error) from None
     finally:
         call.cancel()
 
@@ -155,32 +156,44 @@ class _AsyncStub:
         if isinstance(method, grpc.aio.UnaryStreamMultiCallable):
 
             def wrapped(request: Any, **options: Any) -> Any:
-                return _iterate_async(method(request, **options))
+                return _iterate_async(name, method(request, **options))
         else:
 
             async def wrapped(request: Any, **options: Any) -> Any:
                 try:
                     return await method(request, **({"timeout": self._timeout} | options))
                 except grpc.RpcError as error:
-                    raise _kind(error) from None
+                    raise _kind(name, error) from None
 
         setattr(self, name, wrapped)
         return wrapped
 
 
-async def _iterate_async(call: Any) -> AsyncIterator[Any]:
+async def _iterate_async(name: str, call: Any) -> AsyncIterator[Any]:
     try:
         async for message in call:
             yield message
     except grpc.RpcError as error:
-        raise _kind(error) from None
+        raise _kind(name, error) from None
     except asyncio.CancelledError:
         raise
     finally:
         call.cancel()
 
 
-def _kind(error: grpc.RpcError) -> Exception:
+# What gRPC itself says when no answer of the daemon came.
+_NO_ANSWER = "Deadline Exceeded"
+_BROKEN = re.compile(
+    r"failed to connect|Stream removed|Socket closed|recvmsg|sendmsg|Connection reset|GOAWAY"
+)
+
+
+def _kind(name: str, error: grpc.RpcError) -> Exception:
     # Every RpcError that a call raises is a grpc.Call too; the stubs of the types do not say so.
     call = cast(grpc.Call, error)
-    return error_from(call.code(), call.details() or "no details")
+    code, message = call.code(), call.details() or "no details"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and message == _NO_ANSWER:
+        message = f"{name}: no answer in time, the daemon is there but hangs or is overloaded"
+    elif code is grpc.StatusCode.UNAVAILABLE and _BROKEN.match(message):
+        message = f"{name}: the connection broke, the daemon ended or restarts ({message})"
+    return error_from(code, message)

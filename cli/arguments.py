@@ -8,6 +8,7 @@ import typer
 
 from cli import completion
 from cli.form import Form
+from cli.inventory import Realms
 from cli.names import FORMS
 from cli.session import Session
 
@@ -43,7 +44,7 @@ Namespace = Annotated[
     ),
 ]
 Realm = Annotated[
-    str, typer.Option("--realm", metavar="REALM", help="Only kubelet's pods (kubelet), or yours (run).")
+    Realms | None, typer.Option("--realm", help="Only kubelet's pods, or those of `crisp run`.")
 ]
 Output = Annotated[Form, typer.Option("--output", "-o", help="For people, or for programs.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again at every change, until Ctrl-C.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from cli.form import rfc3339
@@ -11,8 +12,16 @@ from cli.form import rfc3339
 if TYPE_CHECKING:
     from api.proto import admin_pb2
 
-KUBELET = "kubelet"
-RUN = "run"
+
+class Realms(StrEnum):
+    """Sets of pods that do not see each other."""
+
+    KUBELET = "kubelet"
+    RUN = "run"
+
+
+KUBELET = Realms.KUBELET.value
+RUN = Realms.RUN.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

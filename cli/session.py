@@ -10,14 +10,13 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import places
 from cli.inventory import RUN, Inventory, from_wire
-from oci.errors import Absent, Busy, CrispError, Internal, Unsupported
+from oci.errors import BadInput, Busy, CrispError, Internal, Unsupported
 
 if TYPE_CHECKING:
     from api.client import Client
@@ -133,6 +132,8 @@ def _refusal(path: Path, error: OSError) -> CrispError:
         return Busy(f"socket {path}: somebody listens there but takes no connection")
     if isinstance(error, FileNotFoundError):
         return Busy(f"socket {path} does not exist: crispd is not running")
+    if isinstance(error, ConnectionRefusedError) and not path.is_socket():
+        return BadInput(f"{path} is not a socket")
     if isinstance(error, ConnectionRefusedError):
         return Busy(f"socket {path}: nobody answers, crispd ended without removing it")
     return Busy(f"socket {path}: {error.strerror or error} (errno {error.errno})")
@@ -140,15 +141,6 @@ def _refusal(path: Path, error: OSError) -> CrispError:
 
 def _origin(chosen: Places) -> str:
     return f"from {chosen.chosen}"
-
-
-@contextmanager
-def absent_as(message: str) -> Iterator[None]:
-    """What the daemon calls absent, in the words of the command."""
-    try:
-        yield
-    except Absent as error:
-        raise Absent(message) from error
 
 
 def json_text(text: str) -> Any:

@@ -28,7 +28,7 @@ def ps(
     context: typer.Context,
     everything: All = False,
     namespace: Namespace = "",
-    realm: Realm = "",
+    realm: Realm = None,
     watch: Watch = False,
     output: Output = Form.TABLE,
 ) -> None:
@@ -49,14 +49,14 @@ def ps(
                 [_container_row(one, inventory, here.now()) for one in chosen],
             )
 
-    _show(here, realm, show, watch=watch, output=output)
+    _show(here, realm or "", show, watch=watch, output=output)
 
 
 def pods(
     context: typer.Context,
     everything: All = False,
     namespace: Namespace = "",
-    realm: Realm = "",
+    realm: Realm = None,
     watch: Watch = False,
     output: Output = Form.TABLE,
 ) -> None:
@@ -77,7 +77,7 @@ def pods(
                 [_pod_row(pod, inventory, here.now()) for pod in chosen],
             )
 
-    _show(here, realm, show, watch=watch, output=output)
+    _show(here, realm or "", show, watch=watch, output=output)
 
 
 def _by_name(inventory: Inventory) -> list[Container]:

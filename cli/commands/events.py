@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command()(events)
 
 
-def events(context: typer.Context, realm: Realm = "", output: Output = Form.TABLE) -> None:
+def events(context: typer.Context, realm: Realm = None, output: Output = Form.TABLE) -> None:
     """Follow changes of pods, containers and images, until Ctrl-C. With -o json one object a line."""
     import json
 
@@ -24,7 +24,7 @@ def events(context: typer.Context, realm: Realm = "", output: Output = Form.TABL
 
     here = session(context)
     inventory = here.inventory()
-    for event in here.admin.Events(admin_pb2.EventsRequest(realm=realm)):
+    for event in here.admin.Events(admin_pb2.EventsRequest(realm=realm or "")):
         name = _name(inventory, event.id)
         if not name and event.kind != "image":
             inventory = here.inventory()
