@@ -1,4 +1,4 @@
-"""Memory of a side's processes, as the kernel accounts it (proc_pid_smaps(5))."""
+"""Memory and processor time of a side's processes, as the kernel accounts them (proc(5))."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def resident(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def processor_time(pid: int) -> float:
+    """Milliseconds of processor time that a process has used, without what it started."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def proportional(side: Side) -> dict[str, float]:

@@ -124,20 +124,24 @@ def burst(run: Run) -> list[Row]:
     starts: Samples = defaultdict(list)
     ends: Samples = defaultdict(list)
     weights: Samples = defaultdict(list)
+    times: Samples = defaultdict(list)
     for turn in run.turns(run.counts.bursts):
         for side in turn:
             client = run.clients[side.name]
             pods = run.pods(run.counts.burst)
             before = sum(memory.proportional(side).values())
+            used = memory.processor_time(side.pid)
             starts[side.name].append(len(pods) / _eight(partial(work.start, client), pods))
             by_program = memory.proportional(side)
             weights[side.name].append((sum(by_program.values()) - before) / len(pods))
             run.say(f"{side.name}, {len(pods)} pods, PSS by program (MiB): {_rounded(by_program)}")
             ends[side.name].append(len(pods) / _eight(partial(work.end, client), pods))
+            times[side.name].append((memory.processor_time(side.pid) - used) / len(pods))
     count = run.counts.burst
     return [
         Row(name=f"{count} pods started, eight at a time", unit="pods/s", values=starts, least=1.3),
         Row(name=f"{count} pods ended, eight at a time", unit="pods/s", values=ends),
+        Row(name="processor time of the daemon alone, a pod's whole life", unit="ms", values=times),
         Row(name="memory per pod (PSS, without the workload)", unit="MiB", values=weights, most=0.15),
     ]
 

@@ -51,6 +51,13 @@ def conflist(*, bridge: str, subnet: str) -> str:
     )
 
 
+def _volatile(directory: Path) -> Path:
+    """A directory as those below /run are: in memory. It goes with the run's mount namespace."""
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", directory], check=True)
+    return directory
+
+
 class Side(Protocol):
     """A runtime under measurement."""
 
@@ -115,6 +122,7 @@ class Crispd:
 
     @contextlib.contextmanager
     def running(self, registry: Registry) -> Iterator[None]:
+        _volatile(self._daemon.run_dir)
         write_hosts(self._daemon.certs_dir, registry, HOSTS)
         net = self.directory / "net.d"
         net.mkdir()
@@ -195,6 +203,7 @@ plugin_config_path = '{top}/nri/conf.d'
     @contextlib.contextmanager
     def running(self, registry: Registry) -> Iterator[None]:
         top = self._directory
+        _volatile(top / "state")
         write_hosts(top / "certs.d", registry, HOSTS)
         (top / "net.d").mkdir()
         (top / "net.d" / "10-bench.conflist").write_text(conflist(bridge="bench1", subnet="10.211.0.0/16"))
