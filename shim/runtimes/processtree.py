@@ -71,6 +71,16 @@ def read_table() -> dict[int, Entry]:
     return {entry.pid: entry for entry in found if entry is not None}
 
 
+def with_argument(word: str) -> list[ProcessRef]:
+    """The processes that have this word among their arguments. Blocking."""
+    wanted, found = os.fsencode(word), []
+    for entry in read_table().values():
+        with contextlib.suppress(OSError):
+            if wanted in Path(f"/proc/{entry.pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(entry.reference)
+    return found
+
+
 def members(table: dict[int, Entry], roots: Iterable[int], session: int) -> set[int]:
     """The roots that exist, all their descendants, and everyone of the session (0 is none)."""
     children: dict[int, list[int]] = {}
