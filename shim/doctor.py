@@ -9,6 +9,7 @@ import asyncio
 import shutil
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from oci.facts import HostFacts
 from oci.workload import PodId
@@ -58,7 +59,7 @@ async def examine(node: Node, table: HandlerTable) -> list[Check]:
         if ready
         else f"put a configuration into {node.settings.network.conf_dir} or set network.builtin = true",
     )
-    machine = await asyncio.to_thread(_machine, node.host)
+    machine = await asyncio.to_thread(_machine, node.host, node.paths.images)
     state = [
         Check(
             area="state", name="store", verdict=Verdict.WARNING, found=finding, advice="see the daemon's log"
@@ -74,7 +75,7 @@ async def examine(node: Node, table: HandlerTable) -> list[Check]:
     return [*machine, *_handlers(table), network, *state, *owed]
 
 
-def _machine(host: HostFacts) -> list[Check]:
+def _machine(host: HostFacts, images: Path) -> list[Check]:
     checks = [
         Check(
             area="kernel",
@@ -88,7 +89,7 @@ def _machine(host: HostFacts) -> list[Check]:
             name="layers",
             verdict=Verdict.OK,
             found="mounted as EROFS files"
-            if probe.can_mount_erofs_from_file()
+            if probe.can_mount_erofs_from_file(images)
             else "unpacked into directories",
         ),
         _choice("seccomp", host.seccomp, "containers run without system call filters"),

@@ -33,11 +33,11 @@ _UNPACK_LIMIT = 1800.0
 _CODE = Path(__file__).resolve().parents[2]
 
 
-def choose_form(setting: str) -> str:
-    """The form for new layers: the setting, or what the kernel can mount. Blocking, milliseconds."""
+def choose_form(setting: str, directory: Path) -> str:
+    """The form for new layers: the setting, or what mounts from `directory`. Blocking, milliseconds."""
     if setting != "auto":
         return setting
-    return EROFS if can_mount_erofs_from_file() else DIRECTORY
+    return EROFS if can_mount_erofs_from_file(directory) else DIRECTORY
 
 
 def size_of(layout: Layout, diff_id: str, form: str) -> int:

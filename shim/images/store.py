@@ -86,7 +86,7 @@ class ImageStore:
         """
         layout = self._layout
         await self._threads.do(recovery.prepare, layout)
-        self._intake.form = await self._threads.do(layers.choose_form, self._settings.form)
+        self._intake.form = await self._threads.do(layers.choose_form, self._settings.form, layout.temporary)
         await self._lending.recover(containers)
         seen = await self._threads.do(recovery.look, layout, tuple(self._records.layers.values()))
         plan = recovery.plan(

@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import tempfile
+from pathlib import Path
 
 from shim.kernel import libc
 
@@ -45,8 +46,8 @@ def has_lowerdir_plus() -> bool:
 
 
 @functools.cache
-def can_mount_erofs_from_file() -> bool:
-    """Whether EROFS takes a plain file as its device (Linux 6.12).
+def can_mount_erofs_from_file(directory: Path) -> bool:
+    """Whether EROFS takes a plain file of `directory` as its device (Linux 6.12; never one of a tmpfs).
 
     An empty file is offered: a kernel that cannot refuses it for what it is (ENOTBLK), one that can for what
     is in it. False without CAP_SYS_ADMIN, and where the file system is missing (ENODEV).
@@ -56,7 +57,7 @@ def can_mount_erofs_from_file() -> bool:
     except OSError:
         return False
     try:
-        with tempfile.NamedTemporaryFile(prefix="crisp-probe-") as file:
+        with tempfile.NamedTemporaryFile(dir=directory, prefix="probe-") as file:
             file.truncate(8192)
             name = os.fsencode(file.name)
             libc.syscall(libc.SYS_FSCONFIG, "fsconfig", context, _SET_STRING, b"source", name, 0)
