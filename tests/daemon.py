@@ -333,10 +333,12 @@ def running(
             sys.stderr.write(f"--- the end of crispd's log\n{daemon.log[-12000:]}")
         assert status == 0, "crispd's exit status"
         assert not daemon.exceptions(), "\n".join(["crispd logged exceptions:", *daemon.exceptions()])
-        # The bridge and the monitors' group are the daemon's for ever, like its directories.
+        # The bridge and the monitors' group are the daemon's for ever, like its directories; the group that
+        # tests name as the parent of a pod's is theirs, as it is kubelet's on a node.
         subprocess.run(["ip", "link", "delete", daemon.bridge], check=False, capture_output=True)
         for group in leaks.cgroups():
-            if group.rpartition("/")[2].startswith(f"{daemon.cgroup_prefix}-monitors"):
+            name = group.rpartition("/")[2]
+            if name == daemon.cgroup_prefix or name.startswith(f"{daemon.cgroup_prefix}-monitors"):
                 Path(group).rmdir()
         names = (str(daemon.directory), daemon.bridge, daemon.cgroup_prefix, daemon.subnet.rpartition(".")[0])
         left = leaks.settled(before, leaks.Scope(leases=daemon.scope().leases))

@@ -116,7 +116,9 @@ class Rig:
             "network namespace": (f"/run/netns/{name}" for name in leaks.network_namespaces()),
             # The monitors' own group comes with the first and is the daemon's for ever.
             "cgroup": (group for group in leaks.cgroups() if not group.endswith("-monitors")),
-            "process": leaks.processes((own.directory,)),
+            "process": (
+                p for p in leaks.processes((own.directory,)) if f"--config {own.config_file}" not in p
+            ),
         }
         found = {
             f"{kind} {entry}"
