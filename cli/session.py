@@ -126,6 +126,8 @@ def connect(path: Path) -> Client:
 
 
 def _refusal(path: Path, error: OSError) -> CrispError:
+    if error.errno is None:  # "AF_UNIX path too long"
+        return BadInput(f"socket {path}: the path is longer than the 107 bytes that a socket can have")
     if isinstance(error, PermissionError):
         return Internal(f"socket {path}: permission denied; only root may use it, try `sudo crisp`")
     if isinstance(error, TimeoutError) or error.errno == errno.EAGAIN:
