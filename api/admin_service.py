@@ -9,12 +9,12 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from api.changes import Feed, follow
+from api.changes import Records, Watch
 from api.ports import DaemonInfo
 from api.proto import admin_pb2
 from api.translate import admin, checks
@@ -29,18 +29,10 @@ from shim.paths import Paths
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.table import HandlerTable
 from shim.state.codec import encode
+from shim.state.store import Change
 
 PROGRESS_INTERVAL = 0.2
 """Seconds between two pictures of a running pull: what an eye can follow."""
-
-
-class Records(Feed, Protocol):
-    """The state store, as far as it is looked at."""
-
-    @property
-    def pods(self) -> Mapping[PodId, PodRecord]: ...
-    @property
-    def containers(self) -> Mapping[ContainerId, ContainerRecord]: ...
 
 
 class ImageVerbs(Protocol):
@@ -98,12 +90,12 @@ class AdminService:
             spec = await asyncio.to_thread((directory / "config.json").read_text)
         return _inspection("container", container, directory, spec)
 
-    async def events(self, request: admin_pb2.EventsRequest) -> AsyncGenerator[admin_pb2.Event, None]:
-        async with aclosing(follow(self._records)) as changes:
-            async for change in changes:
-                event = admin.event(change, time=time.time_ns())
-                if event is not None and request.realm in ("", event.realm):
-                    yield event
+    def events(self, request: admin_pb2.EventsRequest) -> Watch[admin_pb2.Event, admin_pb2.Event]:
+        def told(change: Change) -> list[admin_pb2.Event]:
+            event = admin.event(change, time=time.time_ns())
+            return [event] if event is not None and request.realm in ("", event.realm) else []
+
+        return Watch(self._records, see=told, show=lambda event: event)
 
     # Images
 

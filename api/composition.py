@@ -21,6 +21,7 @@ from oci.cgroup import slice_path
 from oci.errors import CrispError
 from oci.facts import CgroupDriver
 from shim import cgroups
+from shim.collector import Collector
 from shim.containers.exits import Exits
 from shim.containers.stop import Stops
 from shim.containers.verbs import Containers
@@ -151,6 +152,7 @@ async def assemble(
     node = around(node)
     exits, stops = Exits(node), Stops()
     late.listener = exits.listener
+    collector = Collector(node)
     return Assembly(
         loaded=loaded,
         lock=lock,
@@ -161,8 +163,8 @@ async def assemble(
         images=images,
         exits=exits,
         janitor=Janitor(node, exits, stops),
-        pods=Pods(node, exits, stops),
-        containers=Containers(node, exits, stops),
+        pods=Pods(node, exits, stops, collector),
+        containers=Containers(node, exits, stops, collector),
     )
 
 

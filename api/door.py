@@ -11,21 +11,31 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import grpc
 
 from api import codes
+from api.changes import Watch
 from oci.errors import Absent, BadInput, Busy, CrispError, Duplicate, Internal, Unsupported, WrongState
 from shim import logcontext
 
 log = logging.getLogger("crisp.rpc")
 
 Unary = Callable[[Any], Awaitable[Any]]
-Stream = Callable[[Any], AsyncGenerator[Any, None]]
+
+
+class Messages(Protocol):
+    """What a streamed call answers with: an asynchronous iterator that can be closed at any time."""
+
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+    async def aclose(self) -> None: ...
+
+
+Stream = Callable[[Any], Messages]
 
 # kubelet polls these every second or so: worth a record only when somebody debugs.
 _POLLED = (
@@ -62,6 +72,27 @@ class Door:
     def __init__(self, *, not_ready: Callable[[], str], observer: Observer | None = None) -> None:
         self._not_ready = not_ready
         self._observer = observer
+        self._watches: set[Watch[Any, Any]] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """End the streams that would never end by themselves: the server waits for all calls."""
+        self._closed = True
+        for watch in self._watches:
+            watch.end()
+
+    @contextmanager
+    def _watching(self, messages: Messages) -> Iterator[None]:
+        if not isinstance(messages, Watch):
+            yield
+            return
+        self._watches.add(messages)
+        if self._closed:
+            messages.end()
+        try:
+            yield
+        finally:
+            self._watches.discard(messages)
 
     def unary(self, service: str, method: str, verb: Unary) -> Callable[[Any, Any], Awaitable[Any]]:
         """A grpc.aio handler that answers with what `verb` returns for the request."""
@@ -91,8 +122,11 @@ class Door:
                 try:
                     self._enter(method)
                     async with aclosing(verb(request)) as messages:
-                        async for message in messages:
-                            await context.write(message)
+                        with self._watching(messages):
+                            # Tells the client that its stream stands, before there is anything to say.
+                            await context.send_initial_metadata(())
+                            async for message in messages:
+                                await context.write(message)
                 except asyncio.CancelledError:
                     self._left(service, method, grpc.StatusCode.CANCELLED, started)
                     raise

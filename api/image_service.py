@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
+from api.batches import batches
 from api.ports import Images
 from api.proto import cri_pb2
 from api.translate import checks, images
@@ -17,11 +18,21 @@ class ImageService:
         self._check_handler = check_handler
 
     async def list_images(self, request: cri_pb2.ListImagesRequest) -> cri_pb2.ListImagesResponse:
-        wanted = request.filter.image.image
-        if not wanted:
-            return cri_pb2.ListImagesResponse(images=[images.image(record) for record in self._images.all()])
-        found = self._images.find(images.reference(request.filter.image, "filter.image"))
-        return cri_pb2.ListImagesResponse(images=[images.image(found)] if found else [])
+        return cri_pb2.ListImagesResponse(images=self._listed(request.filter))
+
+    async def stream_images(
+        self, request: cri_pb2.StreamImagesRequest
+    ) -> AsyncGenerator[cri_pb2.StreamImagesResponse, None]:
+        for batch in batches(
+            self._listed(request.filter), lambda items: cri_pb2.StreamImagesResponse(images=items)
+        ):
+            yield batch
+
+    def _listed(self, wanted: cri_pb2.ImageFilter) -> list[cri_pb2.Image]:
+        if not wanted.image.image:
+            return [images.image(record) for record in self._images.all()]
+        found = self._images.find(images.reference(wanted.image, "filter.image"))
+        return [images.image(found)] if found else []
 
     async def image_status(self, request: cri_pb2.ImageStatusRequest) -> cri_pb2.ImageStatusResponse:
         found = self._images.find(images.reference(request.image, "image"))

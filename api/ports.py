@@ -13,7 +13,7 @@ from oci.registry_auth import Credentials
 from oci.workload import ContainerSpec, PodSpec
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.driver import ExecResult, HandlerFeatures
-from shim.stats import ContainerUsage
+from shim.stats import ContainerUsage, PodUsage
 
 
 class Pods(Protocol):
@@ -27,6 +27,14 @@ class Pods(Protocol):
         ...
 
     def all(self, realm: str, /) -> Sequence[PodRecord]: ...
+    async def stats(self, realm: str, id: str, /) -> PodUsage:
+        """Raises Absent, WrongState unless the pod is READY."""
+        ...
+
+    async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[PodUsage]:
+        """Those of `ids` that are READY; one that ended meanwhile is left out."""
+        ...
+
     async def describe(self, pod: PodRecord, /) -> Mapping[str, Any]:
         """For the verbose status: anything that JSON can say."""
         ...

@@ -1,5 +1,7 @@
 """RuntimeService of CRI for one realm: each method translates, calls one verb, and responds.
 
+The calls that only look, again and again, are `api/observing.py`'s.
+
 Error codes, logging and shielding are not its business (`api/door.py`, `shim/lifecycle/`). What is missing
 here stands in `api/unbuilt.py`.
 """
@@ -7,10 +9,13 @@ here stands in `api/unbuilt.py`.
 from __future__ import annotations
 
 import json
+import time
 
+from api.changes import Records
+from api.observing import Observing
 from api.ports import Containers, Images, Node, Pods
 from api.proto import cri_pb2
-from api.translate import containers, filters, node, pods, usage
+from api.translate import containers, filters, node, pods
 from api.translate.container_request import arguments, container_spec
 from api.translate.pod_request import pod_spec
 from oci.errors import BadInput
@@ -19,14 +24,20 @@ EXEC_OUTPUT_LIMIT = 16 * 1024 * 1024 - 64 * 1024
 """Bytes of both streams in one ExecSync answer: a client takes messages of 16 MiB."""
 
 
-class RuntimeService:
+class RuntimeService(Observing):
     """Sees and touches only the objects of `realm`."""
 
-    def __init__(self, *, realm: str, pods: Pods, containers: Containers, images: Images, node: Node) -> None:
-        self._realm = realm
-        self._pods = pods
-        self._containers = containers
-        self._images = images
+    def __init__(
+        self,
+        *,
+        realm: str,
+        pods: Pods,
+        containers: Containers,
+        images: Images,
+        node: Node,
+        records: Records,
+    ) -> None:
+        super().__init__(realm=realm, pods=pods, containers=containers, images=images, records=records)
         self._node = node
 
     # The runtime itself
@@ -40,6 +51,12 @@ class RuntimeService:
 
     async def runtime_config(self, _request: cri_pb2.RuntimeConfigRequest) -> cri_pb2.RuntimeConfigResponse:
         return node.runtime_config(systemd_cgroups=self._node.systemd_cgroups)
+
+    async def update_runtime_config(
+        self, _request: cri_pb2.UpdateRuntimeConfigRequest
+    ) -> cri_pb2.UpdateRuntimeConfigResponse:
+        # The pod address range is the CNI configuration's to know; kubelet only needs to have told it.
+        return cri_pb2.UpdateRuntimeConfigResponse()
 
     # Pod sandboxes
 
@@ -66,7 +83,16 @@ class RuntimeService:
     ) -> cri_pb2.PodSandboxStatusResponse:
         record = self._pods.get(self._realm, request.pod_sandbox_id)
         info = {"info": json.dumps(await self._pods.describe(record))} if request.verbose else {}
-        return cri_pb2.PodSandboxStatusResponse(status=pods.status(record), info=info)
+        # The members and the time belong to the events, which are always served.
+        members = self._records.containers_of(record.id)
+        return cri_pb2.PodSandboxStatusResponse(
+            status=pods.status(record),
+            info=info,
+            containers_statuses=[
+                containers.status(member, self._images.find) for member in members if member.created_at > 0
+            ],
+            timestamp=time.time_ns(),
+        )
 
     async def list_pod_sandbox(
         self, request: cri_pb2.ListPodSandboxRequest
@@ -126,24 +152,6 @@ class RuntimeService:
         result = await self._containers.exec_sync(self._realm, request.container_id, command, limit)
         stdout, stderr = fit(result.stdout, result.stderr)
         return cri_pb2.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=result.exit_code)
-
-    # Usage
-
-    async def container_stats(self, request: cri_pb2.ContainerStatsRequest) -> cri_pb2.ContainerStatsResponse:
-        record = self._containers.get(self._realm, request.container_id)
-        read = await self._containers.stats(self._realm, record.id)
-        return cri_pb2.ContainerStatsResponse(stats=usage.container_stats(record, read))
-
-    async def list_container_stats(
-        self, request: cri_pb2.ListContainerStatsRequest
-    ) -> cri_pb2.ListContainerStatsResponse:
-        found = {
-            record.id: record for record in filters.running(self._containers.all(self._realm), request.filter)
-        }
-        read = await self._containers.all_stats(self._realm, list(found))
-        return cri_pb2.ListContainerStatsResponse(
-            stats=[usage.container_stats(found[one.id], one) for one in read]
-        )
 
 
 def fit(stdout: bytes, stderr: bytes, *, limit: int = EXEC_OUTPUT_LIMIT) -> tuple[bytes, bytes]:

@@ -43,6 +43,7 @@ class Server:
         self._started_at = started_at
         self._ready_at = 0
         self._servers: list[grpc.aio.Server] = []
+        self._doors: list[Door] = []
 
     async def start(self) -> None:
         """Bind every socket. Raises Internal naming the one that cannot be."""
@@ -71,14 +72,18 @@ class Server:
 
     async def stop(self, *, grace: float) -> None:
         """Take nothing new, let calls finish for `grace` seconds, then end them."""
+        for door in self._doors:
+            door.close()
         for server in self._servers:
             await server.stop(grace)
         self._servers.clear()
 
     def _door(self) -> Door:
-        return Door(
+        door = Door(
             not_ready=lambda: "" if self._ready_at else "the daemon compares its records with the machine"
         )
+        self._doors.append(door)
+        return door
 
     def _cri(self, realm: str) -> grpc.aio.Server:
         parts = self._assembly
@@ -86,7 +91,12 @@ class Server:
         report = NodeReport(parts.node, parts.handlers.table, parts.loaded)
         services = cri_pb2.DESCRIPTOR.services_by_name
         runtime = RuntimeService(
-            realm=realm, pods=parts.pods, containers=parts.containers, images=parts.images, node=report
+            realm=realm,
+            pods=parts.pods,
+            containers=parts.containers,
+            images=parts.images,
+            node=report,
+            records=parts.node.store,
         )
         image = ImageService(images=parts.images, check_handler=parts.handlers.table.resolve)
         for name, service in (("RuntimeService", runtime), ("ImageService", image)):

@@ -10,33 +10,22 @@ import sys
 
 from api.proto import cri_pb2
 
-_STREAMED = "not served as a stream, use the unary call"
 _CONNECTIONS = "no streaming server yet, use ExecSync"
-_POD_USAGE = "usage of whole pods is not served yet, use ListContainerStats"
 _METRICS = "metrics are not served over this interface yet"
 _CHECKPOINT = "checkpoints are not served yet"
 
 UNBUILT: dict[str, str] = {
-    "RuntimeService/UpdateRuntimeConfig": "pod address ranges come from the CNI configuration",
-    "RuntimeService/StreamPodSandboxes": _STREAMED,
     "RuntimeService/UpdatePodSandboxResources": "pod limits are not tracked yet",
-    "RuntimeService/StreamContainers": _STREAMED,
     "RuntimeService/UpdateContainerResources": "limits of a live container cannot be changed yet",
     "RuntimeService/Exec": _CONNECTIONS,
     "RuntimeService/Attach": _CONNECTIONS,
     "RuntimeService/PortForward": "no streaming server yet, use the pod's address",
-    "RuntimeService/StreamContainerStats": _STREAMED,
-    "RuntimeService/PodSandboxStats": _POD_USAGE,
-    "RuntimeService/ListPodSandboxStats": _POD_USAGE,
-    "RuntimeService/StreamPodSandboxStats": _POD_USAGE,
-    "RuntimeService/GetContainerEvents": "events are not served over this interface yet, poll the lists",
     "RuntimeService/ListMetricDescriptors": _METRICS,
     "RuntimeService/ListPodSandboxMetrics": _METRICS,
     "RuntimeService/StreamPodSandboxMetrics": _METRICS,
     "RuntimeService/CheckpointContainer": _CHECKPOINT,
     "RuntimeService/CheckpointPod": _CHECKPOINT,
     "RuntimeService/RestorePod": _CHECKPOINT,
-    "ImageService/StreamImages": _STREAMED,
 }
 """Service and method -> what the caller is told; the code is always UNIMPLEMENTED."""
 

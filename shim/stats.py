@@ -7,17 +7,16 @@ cgroup version or runtime does not say; it is never an estimate. What the kernel
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from oci import cgroup
 from oci.facts import HostFacts
-from oci.workload import ContainerId
+from oci.netdev import InterfaceCounters
+from oci.workload import ContainerId, PodId
 from shim.facts.reading import text
 from shim.records import ContainerRecord, ContainerState
 
@@ -97,46 +96,59 @@ class ContainerUsage:
     writable_layer: FilesystemUse | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessUse:
+    timestamp: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkUse:
+    """The interfaces of a pod's own network but loopback; `default` is the one that CNI attached first."""
+
+    timestamp: int
+    default: InterfaceCounters | None = None
+    others: tuple[InterfaceCounters, ...] = ()
+
+    @property
+    def interfaces(self) -> tuple[InterfaceCounters, ...]:
+        return self.others if self.default is None else (self.default, *self.others)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodUsage:
+    """A READY pod: its cgroup, its network (None with the host's), and its running containers."""
+
+    id: PodId
+    cpu: CpuUse | None = None
+    memory: MemoryUse | None = None
+    process: ProcessUse | None = None
+    io: IoUse | None = None
+    network: NetworkUse | None = None
+    containers: tuple[ContainerUsage, ...] = ()
+
+
 _MOST_ENTRIES = 1_000_000
 """Of one writable layer; a larger one is not counted, since half a count would be an estimate."""
 
 
-async def container_usage(record: ContainerRecord, *, host: HostFacts, directory: Path) -> ContainerUsage:
-    """What one container uses now; of one that does not run only its writable layer.
+def read_container(record: ContainerRecord, host: HostFacts) -> ContainerUsage:
+    """What a running container uses now, without its writable layer; empty for one that does not run.
 
-    `directory` is the container's own (the layer is `upper` in it). Missing files make parts None, never an
-    error. Runs in a thread.
+    Missing files make parts None, never an error. Blocking.
     """
-    return (await container_usages([(record, directory)], host=host))[0]
-
-
-async def container_usages(
-    containers: Sequence[tuple[ContainerRecord, Path]], *, host: HostFacts
-) -> list[ContainerUsage]:
-    """`container_usage` of many, in their order, with one hop to a thread for all of them."""
-    return await asyncio.to_thread(_usages, containers, host)
-
-
-def _usages(containers: Sequence[tuple[ContainerRecord, Path]], host: HostFacts) -> list[ContainerUsage]:
-    return [read_container(record, directory, host) for record, directory in containers]
-
-
-def read_container(record: ContainerRecord, directory: Path, host: HostFacts) -> ContainerUsage:
-    """As `container_usage`. Blocking."""
-    layer = read_layer(directory / "upper", mountpoint=directory.parent)
     if record.state is not ContainerState.RUNNING or not record.cgroup:
-        return ContainerUsage(id=record.id, writable_layer=layer)
+        return ContainerUsage(id=record.id)
     return ContainerUsage(
         id=record.id,
         cpu=read_cpu(record.cgroup, host),
         memory=read_memory(record.cgroup, host),
         swap=read_swap(record.cgroup, host),
         io=read_io(record.cgroup, host),
-        writable_layer=layer,
     )
 
 
-class _Group:
+class Group:
     """The files of one cgroup in the hierarchy of one controller; an absent file reads as ""."""
 
     def __init__(self, path: str, controller: str, host: HostFacts) -> None:
@@ -145,26 +157,26 @@ class _Group:
         mount = mounts.get(controller) or (
             next(iter(mounts.values()), "") if host.cgroup.version == 2 else ""
         )
-        self._directory = f"{mount}/{path.strip('/')}" if mount else ""
+        self.directory = f"{mount}/{path.strip('/')}" if mount else ""
 
     def __call__(self, name: str) -> str:
-        return (text(f"{self._directory}/{name}") or "") if self._directory else ""
+        return (text(f"{self.directory}/{name}") or "") if self.directory else ""
 
 
 def read_cpu(path: str, host: HostFacts) -> CpuUse | None:
     """CPU time of the cgroup at `path`, below the mounts; None when it is gone. Blocking."""
     if host.cgroup.version == 2:
-        group = _Group(path, "cpu", host)
+        group = Group(path, "cpu", host)
         usage, stall = cgroup.cpu_v2(group("cpu.stat")), _pressure(group("cpu.pressure"))
     else:
-        usage, stall = cgroup.cpu_v1(_Group(path, "cpuacct", host)("cpuacct.usage")), None
+        usage, stall = cgroup.cpu_v1(Group(path, "cpuacct", host)("cpuacct.usage")), None
     if usage is None:
         return None
     return CpuUse(timestamp=time.time_ns(), usage_core_nano_seconds=usage.total, pressure=stall)
 
 
 def _memory(path: str, host: HostFacts) -> cgroup.MemoryUsage | None:
-    group = _Group(path, "memory", host)
+    group = Group(path, "memory", host)
     if host.cgroup.version == 2:
         return cgroup.memory_v2(
             group("memory.current"), stat=group("memory.stat"), maximum=group("memory.max")
@@ -189,7 +201,7 @@ def read_memory(path: str, host: HostFacts) -> MemoryUse | None:
         rss=usage.rss,
         page_faults=usage.page_faults,
         major_page_faults=usage.major_page_faults,
-        pressure=_pressure(_Group(path, "memory", host)("memory.pressure"))
+        pressure=_pressure(Group(path, "memory", host)("memory.pressure"))
         if host.cgroup.version == 2
         else None,
     )
@@ -197,7 +209,7 @@ def read_memory(path: str, host: HostFacts) -> MemoryUse | None:
 
 def read_swap(path: str, host: HostFacts) -> SwapUse | None:
     """Swap of the cgroup at `path`; None without swap accounting. Blocking."""
-    group = _Group(path, "memory", host)
+    group = Group(path, "memory", host)
     if host.cgroup.version == 2:
         usage = cgroup.swap_v2(group("memory.swap.current"), maximum=group("memory.swap.max"))
     else:
@@ -219,8 +231,19 @@ def read_swap(path: str, host: HostFacts) -> SwapUse | None:
 
 def read_io(path: str, host: HostFacts) -> IoUse | None:
     """IO pressure of the cgroup at `path`; None on version 1 and without PSI. Blocking."""
-    stall = _pressure(_Group(path, "io", host)("io.pressure")) if host.cgroup.version == 2 else None
+    stall = _pressure(Group(path, "io", host)("io.pressure")) if host.cgroup.version == 2 else None
     return None if stall is None else IoUse(timestamp=time.time_ns(), pressure=stall)
+
+
+def read_processes(path: str, host: HostFacts) -> ProcessUse | None:
+    """The processes in the cgroup at `path` and below it; None when it is gone. Blocking."""
+    top = Group(path, "pids", host).directory
+    if not top or text(f"{top}/cgroup.procs") is None:
+        return None
+    count = 0
+    for directory, _, _ in os.walk(top):
+        count += (text(f"{directory}/cgroup.procs") or "").count("\n")
+    return ProcessUse(timestamp=time.time_ns(), count=count)
 
 
 def _pressure(content: str) -> Pressure | None:

@@ -60,5 +60,16 @@ def running(
     ]
 
 
+def ready(records: Iterable[PodRecord], wanted: cri_pb2.PodSandboxStatsFilter) -> list[PodRecord]:
+    """For usage: what is not READY uses nothing."""
+    return [
+        record
+        for record in records
+        if record.state is PodState.READY
+        and record.id.startswith(wanted.id)
+        and _labelled(record.spec.labels, wanted.label_selector)
+    ]
+
+
 def _labelled(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())

@@ -1,12 +1,31 @@
-"""ContainerUsage -> ContainerStats. What could not be read stays absent: a zero would be a claim."""
+"""ContainerUsage -> ContainerStats, PodUsage -> PodSandboxStats.
+
+What could not be read stays absent: a zero would be a claim.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from api.proto import cri_pb2
 from api.translate.containers import metadata
 from api.translate.images import filesystem
-from shim.records import ContainerRecord
-from shim.stats import ContainerUsage, CpuUse, IoUse, MemoryUse, Pressure, PressureLine, SwapUse
+from api.translate.pods import metadata as pod_metadata
+from oci.netdev import InterfaceCounters
+from oci.workload import ContainerId
+from shim.records import ContainerRecord, PodRecord
+from shim.stats import (
+    ContainerUsage,
+    CpuUse,
+    IoUse,
+    MemoryUse,
+    NetworkUse,
+    PodUsage,
+    Pressure,
+    PressureLine,
+    ProcessUse,
+    SwapUse,
+)
 
 
 def container_stats(record: ContainerRecord, usage: ContainerUsage) -> cri_pb2.ContainerStats:
@@ -23,6 +42,52 @@ def container_stats(record: ContainerRecord, usage: ContainerUsage) -> cri_pb2.C
         swap=_swap(usage.swap) if usage.swap else None,
         io=_io(usage.io) if usage.io else None,
     )
+
+
+def pod_stats(
+    record: PodRecord, usage: PodUsage, members: Mapping[ContainerId, ContainerRecord]
+) -> cri_pb2.PodSandboxStats:
+    """`members` has the records of the pod's containers."""
+    return cri_pb2.PodSandboxStats(
+        attributes=cri_pb2.PodSandboxAttributes(
+            id=record.id,
+            metadata=pod_metadata(record.spec.metadata),
+            labels=record.spec.labels,
+            annotations=record.spec.annotations,
+        ),
+        linux=cri_pb2.LinuxPodSandboxStats(
+            cpu=_cpu(usage.cpu) if usage.cpu else None,
+            memory=_memory(usage.memory) if usage.memory else None,
+            network=_network(usage.network) if usage.network else None,
+            process=_process(usage.process) if usage.process else None,
+            containers=[
+                container_stats(members[one.id], one) for one in usage.containers if one.id in members
+            ],
+            io=_io(usage.io) if usage.io else None,
+        ),
+    )
+
+
+def _network(use: NetworkUse) -> cri_pb2.NetworkUsage:
+    return cri_pb2.NetworkUsage(
+        timestamp=use.timestamp,
+        default_interface=_interface(use.default) if use.default else None,
+        interfaces=map(_interface, use.others),
+    )
+
+
+def _interface(counters: InterfaceCounters) -> cri_pb2.NetworkInterfaceUsage:
+    return cri_pb2.NetworkInterfaceUsage(
+        name=counters.name,
+        rx_bytes=_maybe(counters.rx_bytes),
+        rx_errors=_maybe(counters.rx_errors),
+        tx_bytes=_maybe(counters.tx_bytes),
+        tx_errors=_maybe(counters.tx_errors),
+    )
+
+
+def _process(use: ProcessUse) -> cri_pb2.ProcessUsage:
+    return cri_pb2.ProcessUsage(timestamp=use.timestamp, process_count=_maybe(use.count))
 
 
 def _cpu(use: CpuUse) -> cri_pb2.CpuUsage:

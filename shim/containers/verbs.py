@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from oci.workload import ContainerId, ContainerSpec, PodSpec
+from shim.collector import Collector
 from shim.containers import create, exec, remove, start, stop
 from shim.containers.exits import Exits
 from shim.containers.lookup import all_containers, find_container, get_container
@@ -22,14 +23,15 @@ from shim.pods.lookup import get_pod
 from shim.records import ContainerRecord, ContainerState
 from shim.runtimes.driver import ExecResult
 from shim.state.codec import encode
-from shim.stats import ContainerUsage, container_usage, container_usages
+from shim.stats import ContainerUsage
 
 
 class Containers:
     """The verbs of containers. Ids may be prefixes; stop and remove of what does not exist succeed."""
 
-    def __init__(self, node: Node, exits: Exits, stops: Stops) -> None:
+    def __init__(self, node: Node, exits: Exits, stops: Stops, collector: Collector) -> None:
         self._node = node
+        self._collector = collector
         self._exits = exits
         self._stops = stops
         # Which results a caller has had, in this daemon's life; see `create` and `start`.
@@ -83,20 +85,17 @@ class Containers:
 
     async def stats(self, realm: str, id_: str, /) -> ContainerUsage:
         """ContainerStats: of one that does not run only what outlives it."""
-        record = self.get(realm, id_)
-        return await container_usage(
-            record, host=self._node.host, directory=self._node.paths.container(record.id)
-        )
+        return await self._collector.container(self.get(realm, id_))
 
     async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[ContainerUsage]:
         """Those of `ids` that run; one that ends meanwhile is left out."""
         wanted = set(ids)
         running = [
-            (record, self._node.paths.container(record.id))
+            record
             for record in self.all(realm)
             if record.id in wanted and record.state is ContainerState.RUNNING
         ]
-        usages = await container_usages(running, host=self._node.host)
+        usages = await self._collector.containers(running)
         return [u for u in usages if u.cpu is not None and u.id in self._node.store.containers]
 
     async def describe(self, container: ContainerRecord, /) -> Mapping[str, Any]:

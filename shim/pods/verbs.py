@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from oci.errors import WrongState
 from oci.workload import PodId, PodSpec
+from shim.collector import Collector
 from shim.containers.exits import Exits
 from shim.containers.stop import Stops
 from shim.node import Node
 from shim.pods import run, stop
 from shim.pods.lookup import all_pods, find_pod, get_pod
-from shim.records import PodRecord
+from shim.records import PodRecord, PodState
 from shim.state.codec import encode
+from shim.stats import PodUsage
 
 
 class Pods:
     """The verbs of pods. Ids may be prefixes; stop and remove of what does not exist succeed."""
 
-    def __init__(self, node: Node, exits: Exits, stops: Stops) -> None:
+    def __init__(self, node: Node, exits: Exits, stops: Stops, collector: Collector) -> None:
         self._node = node
+        self._collector = collector
         self._exits = exits
         self._stops = stops
         self._delivered: set[PodId] = set()  # whose READY record a caller has had, in this daemon's life
@@ -48,6 +52,20 @@ class Pods:
     def all(self, realm: str, /) -> Sequence[PodRecord]:
         """Every pod of the realm that was made and not yet removed."""
         return all_pods(self._node.store, realm)
+
+    async def stats(self, realm: str, id_: str, /) -> PodUsage:
+        """PodSandboxStats. Raises Absent, WrongState unless the pod is READY."""
+        record = self.get(realm, id_)
+        if record.state is not PodState.READY:
+            raise WrongState(f"pod sandbox {record.id} is {record.state.value}, it uses nothing")
+        return (await self._collector.pods([record]))[0]
+
+    async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[PodUsage]:
+        """Those of `ids` that are READY; one that ends meanwhile is left out."""
+        wanted = set(ids)
+        ready = [pod for pod in self.all(realm) if pod.id in wanted and pod.state is PodState.READY]
+        usages = await self._collector.pods(ready)
+        return [usage for usage in usages if usage.id in self._node.store.pods]
 
     async def describe(self, pod: PodRecord, /) -> Mapping[str, Any]:
         """The verbose status: first process, namespaces, network, and the request."""

@@ -78,6 +78,9 @@ async def serving(
     door = Door(not_ready=lambda: not_ready)
     image = ImageService(images=images, check_handler=lambda _name: None)
     bind(server, cri_pb2.DESCRIPTOR.services_by_name["ImageService"], image, door=door, unbuilt=UNBUILT)
+    runtime = cri_pb2.DESCRIPTOR.services_by_name["RuntimeService"]
+    table = {f"RuntimeService/{method.name}": "in no test" for method in runtime.methods}
+    bind(server, runtime, object(), door=door, unbuilt=table)
     bind(server, admin_pb2.DESCRIPTOR.services_by_name["Admin"], events, door=door, unbuilt={})
     server.add_insecure_port(f"unix:{path}")
     await server.start()
@@ -151,9 +154,11 @@ def test_the_longest_and_strangest_message_still_brings_its_code(tmp_path: Path)
 def test_what_is_not_built_says_so(tmp_path: Path) -> None:
     async def work(client: AsyncClient, _images: Images, _events: Events) -> None:
         with pytest.raises(Unsupported) as error:
-            async for _ in client.image.StreamImages(cri_pb2.StreamImagesRequest()):
+            async for _ in client.runtime.StreamContainers(cri_pb2.StreamContainersRequest()):
                 pass
-        assert str(error.value) == ("StreamImages is not served: not served as a stream, use the unary call")
+        assert str(error.value) == "StreamContainers is not served: in no test"
+        refused = await caught(client.runtime.CheckpointPod(cri_pb2.CheckpointPodRequest()))
+        assert str(refused) == "CheckpointPod is not served: in no test"
 
     run(tmp_path, work)
 

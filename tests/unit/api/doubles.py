@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from api.ports import Condition, NodeStatus
 from oci.errors import Absent
 from oci.registry_auth import Credentials
-from oci.workload import ContainerId, ContainerSpec, PodSpec
+from oci.workload import ContainerId, ContainerSpec, PodId, PodSpec
 from shim.images.progress import PullProgress
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.driver import ExecResult
-from shim.stats import ContainerUsage, CpuUse, FilesystemUse
+from shim.state.store import Change
+from shim.stats import ContainerUsage, CpuUse, FilesystemUse, PodUsage
 from tests.unit.api import records
 
 
@@ -41,6 +42,13 @@ class Pods:
 
     def all(self, realm: str, /) -> Sequence[PodRecord]:
         return [record for record in self.held if record.realm == realm]
+
+    async def stats(self, realm: str, id_: str, /) -> PodUsage:
+        return PodUsage(id=self.get(realm, id_).id, cpu=CpuUse(timestamp=9))
+
+    async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[PodUsage]:
+        self.calls.append(("all_stats", realm, tuple(ids)))
+        return [PodUsage(id=PodId(id_), cpu=CpuUse(timestamp=9)) for id_ in ids]
 
     async def describe(self, pod: PodRecord, /) -> Mapping[str, Any]:
         return {"pid": 1, "of": pod.id}
@@ -144,3 +152,42 @@ class Node:
 
     async def describe(self) -> Mapping[str, Any]:
         return {"config": {"stateDir": "/run/crisp"}}
+
+
+@dataclass
+class Records:
+    """The state store; `announce` tells its listeners after a change was entered."""
+
+    pods: dict[PodId, PodRecord] = field(default_factory=dict)
+    containers: dict[ContainerId, ContainerRecord] = field(default_factory=dict)
+    listeners: list[Callable[[Change], None]] = field(default_factory=list)
+
+    def containers_of(self, pod_id: PodId, /) -> list[ContainerRecord]:
+        return [record for record in self.containers.values() if record.pod_id == pod_id]
+
+    def subscribe(self, listener: Callable[[Change], None], /) -> Callable[[], None]:
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
+
+    def put(self, record: PodRecord | ContainerRecord) -> None:
+        before: PodRecord | ContainerRecord | None
+        if isinstance(record, PodRecord):
+            before = self.pods.get(record.id)
+            self.pods[record.id] = record
+        else:
+            before = self.containers.get(record.id)
+            self.containers[record.id] = record
+        self._tell(before, record)
+
+    def delete(self, record: PodRecord | ContainerRecord) -> None:
+        if isinstance(record, PodRecord):
+            del self.pods[record.id]
+        else:
+            del self.containers[record.id]
+        self._tell(record, None)
+
+    def _tell(
+        self, before: PodRecord | ContainerRecord | None, after: PodRecord | ContainerRecord | None
+    ) -> None:
+        for listener in self.listeners:
+            listener(Change(0, before, after))

@@ -16,6 +16,9 @@ class Context:
         self.sent: list[object] = []
         self.aborted: tuple[grpc.StatusCode, str] | None = None
 
+    async def send_initial_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        assert metadata == ()
+
     async def write(self, message: object) -> None:
         self.sent.append(message)
 

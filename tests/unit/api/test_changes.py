@@ -6,9 +6,9 @@ from contextlib import aclosing
 
 import pytest
 
-from api.changes import follow
+from api.changes import BACKLOG, Watch
 from api.translate import admin
-from oci.errors import Full
+from oci.errors import Busy, Full
 from shim.records import LayerRecord
 from shim.state.store import Change
 from tests.unit.api import records
@@ -28,34 +28,63 @@ class Feed:
                 listener(Change(number, None, records.pod()))
 
 
+def watch(feed: Feed, *, backlog: int = BACKLOG) -> Watch[int, str]:
+    return Watch(feed, see=lambda change: [change.seq], show=str, backlog=backlog)
+
+
 def test_a_watcher_gets_every_change_in_order_and_leaves_nothing() -> None:
     feed = Feed()
 
-    async def watch() -> list[int]:
-        async with aclosing(follow(feed)) as changes:
+    async def read() -> list[str]:
+        async with aclosing(watch(feed)) as changes:
+            feed.announce(1)
             first = asyncio.ensure_future(anext(changes))
             await asyncio.sleep(0)
-            feed.announce(1, 2, 3)
-            return [(await first).seq, (await anext(changes)).seq, (await anext(changes)).seq]
+            feed.announce(2, 3)
+            return [await first, await anext(changes), await anext(changes)]
 
-    assert asyncio.run(watch()) == [1, 2, 3]
+    assert asyncio.run(read()) == ["1", "2", "3"]
     assert feed.listeners == []
 
 
 def test_a_watcher_that_falls_behind_is_told_so_and_holds_up_nobody() -> None:
     feed = Feed()
 
-    async def watch() -> None:
-        changes = follow(feed, backlog=2)
-        first = asyncio.ensure_future(anext(changes))
-        await asyncio.sleep(0)
-        feed.announce(1, 2, 3, 4)
-        await first
-        async for _ in changes:
-            pass
+    async def read() -> list[str]:
+        got = []
+        async with aclosing(watch(feed, backlog=2)) as changes:
+            feed.announce(1, 2)
+            got.append(await anext(changes))
+            feed.announce(3, 4)
+            async for change in changes:
+                got.append(change)
+        return got
 
     with pytest.raises(Full, match=r"^events: this watcher was more than 2 changes behind"):
-        asyncio.run(watch())
+        asyncio.run(read())
+    assert feed.listeners == []
+
+
+def test_a_waiting_watcher_hears_that_the_daemon_stops_after_what_came_before() -> None:
+    feed = Feed()
+
+    async def read() -> list[str]:
+        got: list[str] = []
+        async with aclosing(watch(feed)) as changes:
+
+            async def take() -> None:
+                async for change in changes:
+                    got.append(change)
+
+            reading = asyncio.ensure_future(take())
+            await asyncio.sleep(0)
+            feed.announce(1)
+            changes.end()
+            with pytest.raises(Busy, match=r"^events: the daemon stops, reconnect$"):
+                await reading
+        return got
+
+    assert asyncio.run(read()) == ["1"]
     assert feed.listeners == []
 
 

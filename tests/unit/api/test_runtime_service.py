@@ -38,6 +38,7 @@ class World:
         )
     )
     images: doubles.Images = field(default_factory=lambda: doubles.Images(held=[records.image()]))
+    records: doubles.Records = field(default_factory=doubles.Records)
 
     @property
     def service(self) -> RuntimeService:
@@ -47,6 +48,7 @@ class World:
             containers=self.containers,
             images=self.images,
             node=doubles.Node(),
+            records=self.records,
         )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,9 @@ from shim.stats import (
     Pressure,
     PressureLine,
     SwapUse,
-    container_usage,
-    container_usages,
+    read_container,
     read_layer,
+    read_processes,
 )
 from tests import bundles
 
@@ -63,13 +61,13 @@ def write(directory: Path, **files: str) -> None:
 def unified(tmp_path: Path) -> HostFacts:
     top = str(tmp_path / "cg")
     facts = CgroupFacts(
-        version=2, driver=CgroupDriver.SYSTEMD, mounts=dict.fromkeys(("cpu", "memory", "io"), top)
+        version=2, driver=CgroupDriver.SYSTEMD, mounts=dict.fromkeys(("cpu", "memory", "io", "pids"), top)
     )
     return bundles.host(cgroup=facts)
 
 
 def legacy(tmp_path: Path) -> HostFacts:
-    mounts = {name: str(tmp_path / name) for name in ("cpuacct", "memory")}
+    mounts = {name: str(tmp_path / name) for name in ("cpuacct", "memory", "pids")}
     return bundles.host(cgroup=CgroupFacts(version=1, driver=CgroupDriver.CGROUPFS, mounts=mounts))
 
 
@@ -86,10 +84,9 @@ def test_a_running_container_on_version_2_has_every_part(tmp_path: Path) -> None
         memory__pressure=PRESSURE,
         io__pressure=PRESSURE,
     )
-    (tmp_path / "containers/c/upper").mkdir(parents=True)
-    used = asyncio.run(container_usage(record(), host=unified(tmp_path), directory=tmp_path / "containers/c"))
+    used = read_container(record(), unified(tmp_path))
     stall = Pressure(full=STALL, some=STALL)
-    assert replace(used, writable_layer=None) == stats.ContainerUsage(
+    assert used == stats.ContainerUsage(
         id=bundles.CONTAINER_ID,
         cpu=CpuUse(timestamp=NOW, usage_core_nano_seconds=5000, pressure=stall),
         memory=MemoryUse(
@@ -99,11 +96,6 @@ def test_a_running_container_on_version_2_has_every_part(tmp_path: Path) -> None
         swap=SwapUse(timestamp=NOW, available=20, usage=10),
         io=IoUse(timestamp=NOW, pressure=stall),
     )  # fmt: skip
-    assert used.writable_layer is not None
-    assert (used.writable_layer.mountpoint, used.writable_layer.inodes_used) == (
-        str(tmp_path / "containers"),
-        1,
-    )
 
 
 def test_a_running_container_on_version_1_has_no_pressure(tmp_path: Path) -> None:
@@ -116,7 +108,7 @@ def test_a_running_container_on_version_1_has_no_pressure(tmp_path: Path) -> Non
         memory__memsw__usage_in_bytes="1200\n",
         memory__memsw__limit_in_bytes="9223372036854771712\n",
     )
-    used = asyncio.run(container_usage(record(), host=legacy(tmp_path), directory=tmp_path / "none"))
+    used = read_container(record(), legacy(tmp_path))
     assert used == stats.ContainerUsage(
         id=bundles.CONTAINER_ID,
         cpu=CpuUse(timestamp=NOW, usage_core_nano_seconds=77),
@@ -134,17 +126,17 @@ def test_a_running_container_on_version_1_has_no_pressure(tmp_path: Path) -> Non
 def test_what_is_not_there_is_none(tmp_path: Path, changed: dict[str, Any], machine: Any) -> None:
     write(tmp_path / "cg/pod/c", cpu__stat="usage_usec 5\n", memory__current="1\n")
     write(tmp_path / "cpuacct/pod/c", cpuacct__usage="77\n")
-    used = asyncio.run(
-        container_usage(record(**changed), host=machine(tmp_path), directory=tmp_path / "none")
-    )
+    used = read_container(record(**changed), machine(tmp_path))
     assert used == stats.ContainerUsage(id=bundles.CONTAINER_ID)
 
 
-def test_one_container_that_is_gone_leaves_the_others_in_the_list(tmp_path: Path) -> None:
-    write(tmp_path / "cg/pod/c", cpu__stat="usage_usec 5\n")
-    asked = [(record(cgroup="/gone"), tmp_path / "a"), (record(), tmp_path / "b")]
-    cpus = [used.cpu for used in asyncio.run(container_usages(asked, host=unified(tmp_path)))]
-    assert cpus == [None, CpuUse(timestamp=NOW, usage_core_nano_seconds=5000)]
+@pytest.mark.parametrize(("machine", "top"), [(unified, "cg"), (legacy, "pids")])
+def test_processes_are_counted_in_the_whole_tree(tmp_path: Path, machine: Any, top: str) -> None:
+    write(tmp_path / top / "pod", cgroup__procs="")
+    write(tmp_path / top / "pod/c", cgroup__procs="1\n2\n")
+    write(tmp_path / top / "pod/c/below", cgroup__procs="3\n")
+    assert read_processes("/pod", machine(tmp_path)) == stats.ProcessUse(timestamp=NOW, count=3)
+    assert read_processes("/gone", machine(tmp_path)) is None
 
 
 def test_a_layer_counts_each_inode_once_and_follows_no_link(tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""A kubelet of few words: pods and containers through the CRI socket of a daemon of the tests."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from api.proto import cri_pb2
+from tests.daemon import CALL_LIMIT, Daemon
+from tests.images import catalogue
+
+SLEEP = ("sleep", "1000")
+_numbers = itertools.count()
+
+
+@dataclass(slots=True)
+class Client:
+    """Each pod gets a cgroup parent of its own below the daemon's, as kubelet gives it."""
+
+    daemon: Daemon
+    runtime: Any = field(init=False)
+    images: Any = field(init=False)
+    pods: dict[str, Any] = field(default_factory=dict)  # id -> its PodSandboxConfig
+
+    def __post_init__(self) -> None:
+        self.runtime = self.daemon.runtime()
+        self.images = self.daemon.images()
+
+    def call(self, method: str, request: Any) -> Any:
+        return getattr(self.runtime, method)(request, timeout=CALL_LIMIT)
+
+    def pull(self, name: str = catalogue.BUSYBOX) -> str:
+        request = cri_pb2.PullImageRequest(image=cri_pb2.ImageSpec(image=name))
+        reference: str = self.images.PullImage(request, timeout=CALL_LIMIT).image_ref
+        return reference
+
+    def run_pod(
+        self, *, host_network: bool = False, labels: Mapping[str, str] | None = None, **linux: Any
+    ) -> str:
+        name = f"pod{next(_numbers)}"
+        linux.setdefault("cgroup_parent", f"/{self.daemon.cgroup_prefix}-pods/{name}")
+        options = cri_pb2.NamespaceOption(
+            network=cri_pb2.NODE if host_network else cri_pb2.POD, pid=cri_pb2.CONTAINER
+        )
+        config = cri_pb2.PodSandboxConfig(
+            metadata=cri_pb2.PodSandboxMetadata(name=name, namespace="default", uid=name, attempt=0),
+            labels=labels or {},
+            log_directory=str(self.daemon.directory / "logs" / name),
+            linux=cri_pb2.LinuxPodSandboxConfig(
+                security_context=cri_pb2.LinuxSandboxSecurityContext(namespace_options=options), **linux
+            ),
+        )
+        id_: str = self.call("RunPodSandbox", cri_pb2.RunPodSandboxRequest(config=config)).pod_sandbox_id
+        self.pods[id_] = config
+        return id_
+
+    def create(
+        self,
+        pod: str,
+        name: str = "main",
+        command: tuple[str, ...] = SLEEP,
+        *,
+        image: str = catalogue.BUSYBOX,
+        mounts: tuple[Any, ...] = (),
+        labels: Mapping[str, str] | None = None,
+        **resources: Any,
+    ) -> str:
+        config = cri_pb2.ContainerConfig(
+            metadata=cri_pb2.ContainerMetadata(name=name, attempt=0),
+            image=cri_pb2.ImageSpec(image=image),
+            command=command,
+            mounts=mounts,
+            labels=labels or {},
+            log_path=f"{name}.log",
+            linux=cri_pb2.LinuxContainerConfig(
+                resources=cri_pb2.LinuxContainerResources(**resources),
+                security_context=cri_pb2.LinuxContainerSecurityContext(
+                    namespace_options=self.pods[pod].linux.security_context.namespace_options
+                ),
+            ),
+        )
+        request = cri_pb2.CreateContainerRequest(
+            pod_sandbox_id=pod, config=config, sandbox_config=self.pods[pod]
+        )
+        id_: str = self.call("CreateContainer", request).container_id
+        return id_
+
+    def start(self, container: str) -> None:
+        self.call("StartContainer", cri_pb2.StartContainerRequest(container_id=container))
+
+    def run(self, pod: str, name: str = "main", command: tuple[str, ...] = SLEEP, **wanted: Any) -> str:
+        id_ = self.create(pod, name, command, **wanted)
+        self.start(id_)
+        return id_
+
+    def stop(self, container: str) -> None:
+        self.call("StopContainer", cri_pb2.StopContainerRequest(container_id=container, timeout=0))
+
+    def remove(self, container: str) -> None:
+        self.call("RemoveContainer", cri_pb2.RemoveContainerRequest(container_id=container))
+
+    def stop_pod(self, pod: str) -> None:
+        self.call("StopPodSandbox", cri_pb2.StopPodSandboxRequest(pod_sandbox_id=pod))
+
+    def remove_pod(self, pod: str) -> None:
+        self.call("RemovePodSandbox", cri_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
+
+    def status(self, container: str, *, verbose: bool = False) -> Any:
+        request = cri_pb2.ContainerStatusRequest(container_id=container, verbose=verbose)
+        return self.call("ContainerStatus", request)
+
+    def exec(self, container: str, *command: str) -> str:
+        request = cri_pb2.ExecSyncRequest(container_id=container, cmd=command, timeout=30)
+        answer = self.call("ExecSync", request)
+        assert answer.exit_code == 0, (command, answer.stdout, answer.stderr)
+        output: str = answer.stdout.decode()
+        return output
+
+    def pid(self, container: str) -> int:
+        """The first process as the machine has it: the one whose cgroup ends with the container's id."""
+        found = [pid for pid in pids() if container in cgroup_text(pid)]
+        assert found, f"no process of container {container}"
+        return min(found)
+
+
+def pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names only
+
+
+def cgroup_text(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def cgroup_file(pid: int, controller: str, name: str) -> Path:
+    """A file of the process's cgroup, on version 1 or 2, from what /proc and the mounts say."""
+    for line in cgroup_text(pid).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            for mount in Path("/proc/mounts").read_text().splitlines():
+                _, point, kind, options, *_ = mount.split()
+                if kind == "cgroup" and controller in options.split(","):
+                    return Path(point + path) / name
+    line = next(line for line in cgroup_text(pid).splitlines() if line.startswith("0::"))
+    return Path("/sys/fs/cgroup" + line[3:]) / name
