@@ -104,7 +104,7 @@ class ImageRecord:
     digests: tuple[str, ...]  # "docker.io/library/busybox@sha256:…"
     manifest_digest: str
     config: ImageConfig
-    layers: tuple[str, ...]  # diff ids, base first
+    layers: tuple[str, ...]  # diff ids, base first; one made here may follow the configuration's
     size: int  # bytes that the image's layers and documents take in the store
     pinned: bool = False
     created_at: int = 0

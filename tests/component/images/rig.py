@@ -26,11 +26,15 @@ FAST = Transfer(backoff=0.01, connect_timeout=5.0, read_timeout=5.0, longest_wai
 
 @contextlib.asynccontextmanager
 async def opened(
-    directory: Path, *, containers: tuple[str, ...] = (), **settings: Any
+    directory: Path,
+    *,
+    containers: tuple[str, ...] = (),
+    on_commit: Callable[[int], None] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[ImageStore]:
     """The image store of a state directory, recovered; made where it is not there yet."""
     directory.mkdir(exist_ok=True)
-    records = await Store.open(directory)
+    records = await Store.open(directory, on_commit=on_commit)
     chosen = replace(StoreSettings(transfer=FAST), **settings)
     store = ImageStore(directory / "images", records=records, settings=chosen)
     try:

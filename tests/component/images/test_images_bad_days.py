@@ -9,7 +9,6 @@ import io
 import json
 import random
 import socket
-import subprocess
 import sys
 import tarfile
 import threading
@@ -569,42 +568,5 @@ def test_another_pulls_failure_is_not_ours(double: Registry, home: Path) -> None
             gate.set()
             assert type(await closed) is BadInput
             assert (await other).tags == (double.reference("open:1"),)
-
-    run(story)
-
-
-KILLED = """
-import asyncio, os, sys
-from pathlib import Path
-from tests.component.images.rig import opened
-async def story():
-    async with opened(Path(sys.argv[1]), form=sys.argv[3]) as store:
-        pull = asyncio.ensure_future(store.pull(sys.argv[2]))
-        await asyncio.wait({pull}, timeout=float(sys.argv[4]))
-        os.kill(os.getpid(), 9)
-asyncio.run(story())
-"""
-
-
-@pytest.mark.parametrize("after", [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 5.0])
-def test_a_daemon_killed_in_mid_pull_starts_with_whole_images_or_none(
-    double: Registry, home: Path, form: str, after: float
-) -> None:
-    pushed = double.push("app", "1", [BIG, ONE])
-    home.mkdir()
-    subprocess.run(
-        [sys.executable, "-c", KILLED, str(home), double.reference("app:1"), form, str(after)],
-        cwd=Path(__file__).parents[3],
-        check=False,
-        timeout=60,
-    )
-
-    async def story() -> None:
-        async with opened(home, form=form) as store:
-            if store.find(pushed.config) is None:
-                assert (content(home), store.all()) == ([], ())
-            assert (await store.pull(double.reference("app:1"))).id == pushed.config
-            await store.remove(pushed.config)
-            assert content(home) == []
 
     run(story)
