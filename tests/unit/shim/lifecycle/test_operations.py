@@ -138,3 +138,35 @@ def test_an_object_is_held_by_one_at_a_time_and_forgotten_afterwards() -> None:
         return order
 
     assert asyncio.run(main()) == ["a in", "a out", "b in", "b out"]
+
+
+def test_a_listener_hears_of_operations_that_fail_and_of_no_others() -> None:
+    async def story() -> list[str]:
+        operations = Operations()
+        heard: list[str] = []
+        operations.on_failure(lambda: heard.append("failed"))
+
+        async def work(error: Exception | None) -> str:
+            if error is not None:
+                raise error
+            return "done"
+
+        assert await operations.join("one", None, lambda: work(None)) == "done"
+        assert heard == []
+        with pytest.raises(Busy):
+            await operations.join("two", None, lambda: work(Busy("not now")))
+        return heard
+
+    assert asyncio.run(story(), debug=True) == ["failed"]
+
+
+def test_an_object_is_held_while_somebody_has_or_awaits_its_lock() -> None:
+    async def story() -> list[bool]:
+        operations = Operations()
+        seen = [operations.held("a")]
+        async with operations.exclusive("a"):
+            seen.append(operations.held("a"))
+            seen.append(operations.held("b"))
+        return [*seen, operations.held("a")]
+
+    assert asyncio.run(story(), debug=True) == [False, True, False, False]
