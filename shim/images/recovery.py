@@ -52,6 +52,9 @@ def prepare(layout: Layout) -> None:
     layout.empty.chmod(0o755)
     for left in layout.temporary.iterdir():
         remove_tree(left)
+    for directory in layout.directories():
+        for left in directory.glob(".*.tmp"):  # the atomic writer was interrupted
+            left.unlink()
 
 
 def look(layout: Layout, layers: Iterable[LayerRecord]) -> Seen:

@@ -420,6 +420,8 @@ def test_what_lies_about_is_cleared_at_the_start_and_what_is_whole_stays(
         (images / "documents" / ("0" * 64)).write_bytes(b"no record")
         (images / "l" / ("0" * 24)).mkdir()
         (images / "lent/x").write_bytes(b"no json")
+        for name in ("lent", "documents", "layers"):
+            (images / name / ".file.0123456789ab.tmp").write_bytes(b"half")
         async with opened(home, form="erofs") as store:
             assert (content(home), store.all()) == (whole, (record,))
 
