@@ -82,8 +82,8 @@ class Assembly:
         settings = self.node.settings
         await self.janitor.close()
         await self.node.operations.close(grace=float(settings.shutdown_timeout))
-        await self.handlers.close()
         await self.exits.close()
+        await self.handlers.close()
         await self.network.close()
         await self.images.close()
         empty = not self.node.store.pods and not self.node.store.containers
