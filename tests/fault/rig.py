@@ -12,10 +12,9 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from api import composition
 from api.composition import Assembly
@@ -138,14 +137,15 @@ class Rig:
         attached = sum(pod.network_owed for pod in store.pods.values())
         return unaccounted(self.things() - base, [*store.pods, *store.containers], attached)
 
-    def settled(self, look: Any) -> list[str]:
-        """What `look` finds once it finds nothing, or still finds after the kernel's patience. Blocking."""
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            left: list[str] = look()
-            if not left or time.monotonic() > deadline:
-                return left
-            time.sleep(0.02)
+
+def settled(look: Callable[[], list[str]]) -> list[str]:
+    """What `look` finds once it finds nothing, or still finds after the kernel's patience. Blocking."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        left = look()
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.02)
 
 
 def unaccounted(things: Iterable[str], ids: Iterable[str], attached: int) -> list[str]:

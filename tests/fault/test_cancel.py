@@ -11,7 +11,7 @@ from oci.errors import CrispError
 from shim.records import ContainerState
 from shim.runtimes import oci
 from tests.fault.report import note
-from tests.fault.rig import Rig
+from tests.fault.rig import Rig, settled
 from tests.fault.scenes import VERBS, Scene, clear, pay, quiet
 from tests.fault.suspensions import LateThreads, Suspensions, delay_threads
 from tests.images import catalogue
@@ -85,7 +85,7 @@ async def _caller(
     assert len(now[0]) <= 1, f"{point}: more than one pod"
     assert len(now[1]) <= 1, f"{point}: more than one container"
     await clear(parts)
-    left = await asyncio.to_thread(rig.settled, lambda: sorted(rig.things() ^ base))
+    left = await asyncio.to_thread(settled, lambda: sorted(rig.things() ^ base))
     assert left == [], point
     return reached
 
@@ -126,7 +126,7 @@ async def _shutdown(rig: Rig, scene: Scene, base: frozenset[str], steps: Suspens
     outcome = _outcome(caller)
     point = f"{scene.verb}, daemon stopped at suspension {at} ({outcome})"
     async with rig.open() as parts:
-        left = await asyncio.to_thread(rig.settled, lambda: rig.unknown(base, parts))
+        left = await asyncio.to_thread(settled, lambda: rig.unknown(base, parts))
         assert left == [], point
         container = scene.states(parts)[1]
         assert verb_is_possible(scene.verb, container), f"{point}: {container}"
@@ -136,7 +136,7 @@ async def _shutdown(rig: Rig, scene: Scene, base: frozenset[str], steps: Suspens
             await clear(parts)
         except (CrispError, AssertionError, TimeoutError) as error:
             raise AssertionError(f"{point}: afterwards: {error!r}") from error
-        left = await asyncio.to_thread(rig.settled, lambda: sorted(rig.things() ^ base))
+        left = await asyncio.to_thread(settled, lambda: sorted(rig.things() ^ base))
         assert left == [], point
     return reached
 

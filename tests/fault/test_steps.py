@@ -11,7 +11,7 @@ from oci.errors import CrispError
 from shim.containers import create
 from shim.pods import files
 from tests.fault.report import note
-from tests.fault.rig import Rig
+from tests.fault.rig import Rig, settled
 from tests.fault.scenes import VERBS, Scene, clear, pay, quiet
 from tests.images import catalogue
 
@@ -82,7 +82,7 @@ async def _point(
     rig.faults.disarm()
     failed = tuple(rig.faults.failed)
     point = f"{scene.verb}, failing {'after' if late else 'at'} calls {where} of {rig.faults.calls}"
-    left = await asyncio.to_thread(rig.settled, lambda: rig.unknown(base, parts))
+    left = await asyncio.to_thread(settled, lambda: rig.unknown(base, parts))
     assert left == [], f"{point}: {failure}"
     assert failure is not None or scene.reached(parts), (
         f"{point}: neither an error nor done: {scene.states(parts)}"
@@ -93,6 +93,6 @@ async def _point(
         await clear(parts)
     except (CrispError, AssertionError, TimeoutError) as error:
         raise AssertionError(f"{point} ({failure}): afterwards: {error!r}") from error
-    left = await asyncio.to_thread(rig.settled, lambda: sorted(rig.things() ^ base))
+    left = await asyncio.to_thread(settled, lambda: sorted(rig.things() ^ base))
     assert left == [], point
     return len(failed)
