@@ -60,9 +60,10 @@ class Session:
     @functools.cached_property
     def daemon(self) -> admin_pb2.DaemonResponse:
         """Which daemon this is, its sockets and directories."""
+        admin = self.admin  # first: a daemon that is not there is told without loading anything
         from api.proto import admin_pb2
 
-        return self.admin.Daemon(admin_pb2.DaemonRequest(), timeout=READ_TIMEOUT)
+        return admin.Daemon(admin_pb2.DaemonRequest(), timeout=READ_TIMEOUT)
 
     def realm(self, name: str) -> Client:
         """A client of the realm's container runtime interface."""
@@ -84,9 +85,10 @@ class Session:
 
     def inventory(self, realm: str = "") -> Inventory:
         """All pods and containers as they are now."""
+        admin = self.admin
         from api.proto import admin_pb2
 
-        return from_wire(self.admin.Objects(admin_pb2.ObjectsRequest(realm=realm), timeout=READ_TIMEOUT))
+        return from_wire(admin.Objects(admin_pb2.ObjectsRequest(realm=realm), timeout=READ_TIMEOUT))
 
     def another(self) -> Session:
         """With connections of its own, for a thread of its own."""

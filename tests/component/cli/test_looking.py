@@ -10,7 +10,6 @@ import select
 import subprocess
 import sys
 import time
-from typing import Any
 
 from api.proto import cri_pb2
 from tests.component.cli.person import (
@@ -59,22 +58,28 @@ def test_events_and_watching_show_changes_as_they_happen(stocked: Daemon) -> Non
     ):
         assert watching.stdout is not None
         assert json.loads(watching.stdout.readline()) == []
-        run = ("run", "--rm", "--name", "seen", IMAGE, "true")
-        # The stream of events has begun when the first of them has come.
         assert events.stdout is not None
-        seen: list[dict[str, Any]] = []
-        with background(stocked, *run) as running:
-            for line in events.stdout:
-                seen.append(json.loads(line))
-                if (seen[-1]["kind"], seen[-1]["state"]) == ("pod", "removed"):
-                    break
-            assert running.wait(timeout=30) == 0
-        states = [event["state"] for event in seen if event["kind"] == "container"]
-        assert states[-3:] == ["exited", "removing", "removed"]
-        assert {event["name"] for event in seen if event["kind"] == "container"} == {"run/seen/busybox"}
+        # The stream has begun when the first event has come; until then nothing was promised.
+        while not select.select([events.stdout], [], [], 0)[0]:
+            said(stocked, "run", "--rm", "--name", "first", IMAGE, "true")
+        said(stocked, "run", "--name", "seen", IMAGE, "true")
         for line in watching.stdout:
-            if any(row["state"] == "exited" for row in json.loads(line)):
+            rows = {row["pod"]: row for row in json.loads(line)}
+            if "seen" in rows and rows["seen"]["state"] == "exited":
                 break
+        said(stocked, "rm", "seen")
+        entered: dict[str, list[str]] = {"run/seen": [], "run/seen/busybox": []}
+        for line in events.stdout:
+            event = json.loads(line)
+            entered.setdefault(event["name"], []).append(event["state"])
+            if (event["name"], event["state"]) == ("run/seen", "removed"):
+                break
+    assert entered["run/seen/busybox"][-3:] == ["exited", "removing", "removed"]
+    assert [state for state in entered["run/seen"] if state in ("ready", "notready", "removed")][-3:] == [
+        "ready",
+        "notready",
+        "removed",
+    ]
 
 
 def test_the_node_tells_about_itself(stocked: Daemon) -> None:
