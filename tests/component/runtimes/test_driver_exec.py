@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 
 import pytest
@@ -13,6 +12,7 @@ from oci import commandline
 from oci.commandline import Runtime
 from oci.errors import Deadline, RuntimeFailed
 from shim import process
+from shim.kernel.arrivals import Arrivals
 from shim.runtimes.driver import ExecResult
 from tests.component.runtimes.conftest import Play
 from tests.component.runtimes.rig import Rig
@@ -173,38 +173,42 @@ def test_an_exec_ends_with_its_container(play: Play) -> None:
     play(story)
 
 
-def test_what_an_exec_left_before_a_restart_is_ended_when_the_container_is_adopted(play: Play) -> None:
+@pytest.mark.parametrize("named", [True, False], ids=["started", "starting"])
+def test_what_an_exec_left_before_a_restart_is_ended_when_the_container_is_adopted(
+    play: Play, named: bool
+) -> None:
     async def story(rig: Rig) -> None:
         async with rig.driver() as driver:
             target = await rig.run(driver, "sleep", "100")
         before = rig.processes(target)
-        base = rig.base / "run/execs" / f"{target.id}.earlier"
-        base.with_name(base.name + ".json").write_text(
-            json.dumps(rig.process(["sh", "-c", "sleep 300 & echo up; sleep 300"]))
-        )
+        execs = rig.base / "run/execs"
+        request, pid_file = execs / f"{target.id}.earlier.json", execs / f"{target.id}.earlier.pid"
+        request.write_text(json.dumps(rig.process(["sh", "-c", "sleep 300 & sleep 300"])))
         handler = rig.handler()
-        said, says = os.pipe2(os.O_CLOEXEC)
+        written = asyncio.Event()
+        arrivals = Arrivals(lambda name: written.set() if name == pid_file.name else None, written.set)
+        arrivals.add(execs)
         orphan = process.spawn(
             commandline.execute(
                 Runtime(handler=handler.name, program=handler.binary, root=handler.root),
-                base.with_name(base.name + ".log"),
+                execs / f"{target.id}.earlier.log",
                 target.id,
-                process=base.with_name(base.name + ".json"),
-                pid_file=base.with_name(base.name + ".pid"),
-            ),
-            stdout=says,
+                process=request,
+                pid_file=pid_file,
+            )
         )
-        os.close(says)
         try:
-            assert await asyncio.to_thread(os.read, said, 3) == b"up\n"
-            assert len(rig.processes(target)) > len(before)
+            async with asyncio.timeout(10):
+                await written.wait()
+            if not named:
+                pid_file.unlink()
             async with rig.driver() as driver:
                 await driver.adopt(target)
                 assert rig.processes(target) == before
-                assert list((rig.base / "run/execs").iterdir()) == []
-            assert await orphan.wait() == 137
+                assert list(execs.iterdir()) == []
+            assert await orphan.wait() == (137 if named else -9)
         finally:
-            os.close(said)
+            arrivals.close()
             await orphan.end(grace=0)
 
     play(story)
