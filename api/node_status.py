@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -62,7 +63,11 @@ class NodeReport:
                     message="" if ready else message,
                 ),
             ),
-            handlers=tuple(HandlerStatus(name=h.name, features=h.features) for h in table.handlers.values()),
+            handlers=tuple(
+                # Each feature is a promise; user namespaces wait for idmapped layers, whatever the runtime can.
+                HandlerStatus(name=h.name, features=replace(h.features, user_namespaces=False))
+                for h in table.handlers.values()
+            ),
             default_handler=table.default if usable else "",
         )
 

@@ -14,7 +14,6 @@ from shim.lifecycle.undo import Debt, Undo
 from shim.node import Node
 from shim.pods import files, init
 from shim.records import PodRecord, PodState
-from shim.runtimes.driver import Driver
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ async def run(node: Node, realm: str, spec: PodSpec, delivered: set[PodId]) -> P
 
 async def _run(node: Node, realm: str, spec: PodSpec) -> PodRecord:
     driver = node.handlers.driver(spec.handler)
-    _check(node, spec, driver)
+    _check(spec)
     id_ = PodId(node.new_id())
     options = spec.security.namespaces
     own_network = options.network is not NamespaceMode.NODE
@@ -102,19 +101,14 @@ def network_request(record: PodRecord, *, netns_gone: bool = False) -> NetworkRe
     )
 
 
-def _check(node: Node, spec: PodSpec, driver: Driver) -> None:
+def _check(spec: PodSpec) -> None:
     options = spec.security.namespaces
     if options.user is not None:
-        if not driver.features.user_namespaces:
-            raise Unsupported(
-                "config.linux.security_context.namespace_options.userns_options: handler"
-                f" {driver.handler} ({driver.version}) cannot make user namespaces with idmapped mounts"
-            )
-        if options.network is NamespaceMode.NODE:
-            raise Unsupported(
-                "config.linux.security_context.namespace_options: a user namespace with the host's network"
-                " is not supported"
-            )
+        # Namespaces are made (shim/namespaces/), but layers are not idmapped yet: files would be nobody's.
+        raise Unsupported(
+            "config.linux.security_context.namespace_options.userns_options: pods with a user namespace of"
+            " their own are not built yet"
+        )
     if options.pid is NamespaceMode.TARGET:
         raise BadInput(
             "config.linux.security_context.namespace_options.pid: TARGET is for containers, not for pods"
