@@ -17,7 +17,7 @@ from cli.names import Target
 from cli.places import POD_LOGS
 from cli.session import Session
 from oci import logline
-from oci.errors import Absent, BadInput, Busy, Internal
+from oci.errors import Absent, BadInput, Busy, Deadline, Internal
 from oci.logline import Output
 
 POLL = 0.1
@@ -77,10 +77,10 @@ def write(outputs: Iterable[Output], *, timestamps: bool = False) -> None:
 
 def _find(here: Session, name: str, pod_logs: Path) -> tuple[Target, bool]:
     """The container, and whether the daemon knows it."""
-    unanswered: Busy | Internal | Absent
+    unanswered: Busy | Internal | Absent | Deadline
     try:
         return names.find_container(name, here.inventory()), True
-    except (Busy, Internal, Absent) as error:
+    except (Busy, Internal, Absent, Deadline) as error:
         unanswered = error
     kept = logfiles.offline({KUBELET: pod_logs, RUN: here.places.run_logs})
     try:

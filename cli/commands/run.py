@@ -266,9 +266,12 @@ class _Running:
 
         if remove:
             self._undo()
-        else:
+            return
+        try:
             runtime = self._here.realm(RUN).runtime
             runtime.StopPodSandbox(cri_pb2.StopPodSandboxRequest(pod_sandbox_id=self._pod))
+        except CrispError as error:  # the container has ended well or not, and that is what counts
+            note(f"{self._request.path} keeps its network: {error}; `crisp stop {self._request.path}`")
 
     def _undo(self) -> None:
         from cli.commands.remove import remove_pod

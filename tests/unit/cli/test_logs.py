@@ -8,6 +8,7 @@ import pytest
 
 from api.proto import admin_pb2
 from cli.main import main
+from oci.errors import Busy, CrispError, Deadline, Internal
 from tests.unit.cli.service import Service, container, not_there, pod
 
 Capture = pytest.CaptureFixture[str]
@@ -80,6 +81,17 @@ def test_without_a_daemon_logs_are_found_by_name(log: Path, tmp_path: Path, caps
     assert without_daemon(tmp_path, "-p", "default/web/nginx") == 0
     assert without_daemon(tmp_path, "run/mine") == 0
     assert capsys.readouterr().out == "out\nlast\nbefore\nmine\n"
+
+
+@pytest.mark.parametrize(
+    "error", [Busy("recovering"), Deadline("Objects: no answer in time"), Internal("broken")]
+)
+def test_a_daemon_in_trouble_is_no_hindrance(
+    service: Service, tmp_path: Path, capsys: Capture, error: CrispError
+) -> None:
+    service.answers["Objects"] = error
+    assert service.run("logs", "--dir", str(tmp_path / "pods"), "web") == 0
+    assert capsys.readouterr().out == "out\nlast\n"
 
 
 def test_what_nobody_knows_is_absent_and_the_places_are_told(tmp_path: Path, capsys: Capture) -> None:

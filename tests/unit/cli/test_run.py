@@ -108,6 +108,16 @@ def test_what_cannot_be_removed_again_is_named(service: Service, capsys: Capture
     )
 
 
+def test_a_network_that_cannot_be_given_back_does_not_change_the_status(
+    service: Service, capsys: Capture
+) -> None:
+    service.answers["StopPodSandbox"] = Internal("iptables: busy")
+    assert service.run("run", "--name", "web", "busybox") == 7
+    assert capsys.readouterr().err == (
+        "crisp: run/web keeps its network: iptables: busy; `crisp stop run/web`\n"
+    )
+
+
 def test_a_pod_that_was_not_made_is_not_removed(service: Service) -> None:
     service.answers["RunPodSandbox"] = Internal("no network")
     assert service.run("run", "busybox") == 1
