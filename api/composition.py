@@ -188,6 +188,7 @@ def _driver(
         systemd=systemd,
         monitors=_monitors(settings, systemd=systemd),
         timeout=float(settings.containers.runtime_timeout),
+        kill_time=float(settings.containers.kill_timeout),
         exec_drain=float(settings.containers.exec_drain_timeout),
     )
 

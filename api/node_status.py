@@ -64,7 +64,7 @@ class NodeReport:
                 ),
             ),
             handlers=tuple(
-                # Each feature is a promise; user namespaces wait for idmapped layers, whatever the runtime can.
+                # Each feature is a promise: user namespaces wait for idmapped layers.
                 HandlerStatus(name=h.name, features=replace(h.features, user_namespaces=False))
                 for h in table.handlers.values()
             ),
