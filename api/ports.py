@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from oci.registry_auth import Credentials
-from oci.workload import ContainerSpec, PodSpec
+from oci.workload import ContainerSpec, PodSpec, Resources
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.driver import ExecResult, HandlerFeatures
 from shim.stats import ContainerUsage, PodUsage
@@ -27,6 +27,9 @@ class Pods(Protocol):
         ...
 
     def all(self, realm: str, /) -> Sequence[PodRecord]: ...
+    async def update(
+        self, realm: str, id: str, /, *, overhead: Resources | None, resources: Resources | None
+    ) -> None: ...
     async def stats(self, realm: str, id: str, /) -> PodUsage:
         """Raises Absent, WrongState unless the pod is READY."""
         ...
@@ -54,6 +57,10 @@ class Containers(Protocol):
         ...
 
     def all(self, realm: str, /) -> Sequence[ContainerRecord]: ...
+    async def update(self, realm: str, id: str, change: Resources, /) -> None:
+        """Other limits for a created or running container; unset members keep what is."""
+        ...
+
     async def exec_sync(
         self, realm: str, id: str, cmd: tuple[str, ...], limit: float | None, /
     ) -> ExecResult: ...

@@ -15,7 +15,7 @@ from api.changes import Records
 from api.observing import Observing
 from api.ports import Containers, Images, Node, Pods
 from api.proto import cri_pb2
-from api.translate import containers, filters, node, pods
+from api.translate import checks, containers, filters, node, pods, resources
 from api.translate.container_request import arguments, container_spec
 from api.translate.pod_request import pod_spec
 from oci.errors import BadInput
@@ -100,6 +100,16 @@ class RuntimeService(Observing):
         found = filters.pods(self._pods.all(self._realm), request.filter)
         return cri_pb2.ListPodSandboxResponse(items=[pods.listed(record) for record in found])
 
+    async def update_pod_sandbox_resources(
+        self, request: cri_pb2.UpdatePodSandboxResourcesRequest
+    ) -> cri_pb2.UpdatePodSandboxResourcesResponse:
+        overhead = resources.from_wire(request.overhead, "overhead") if request.HasField("overhead") else None
+        limits = (
+            resources.from_wire(request.resources, "resources") if request.HasField("resources") else None
+        )
+        await self._pods.update(self._realm, request.pod_sandbox_id, overhead=overhead, resources=limits)
+        return cri_pb2.UpdatePodSandboxResourcesResponse()
+
     # Containers
 
     async def create_container(
@@ -136,6 +146,14 @@ class RuntimeService(Observing):
     async def list_containers(self, request: cri_pb2.ListContainersRequest) -> cri_pb2.ListContainersResponse:
         found = filters.containers(self._containers.all(self._realm), request.filter)
         return cri_pb2.ListContainersResponse(containers=[containers.listed(record) for record in found])
+
+    async def update_container_resources(
+        self, request: cri_pb2.UpdateContainerResourcesRequest
+    ) -> cri_pb2.UpdateContainerResourcesResponse:
+        checks.mapping(request.annotations, "annotations")
+        change = resources.from_wire(request.linux, "linux")
+        await self._containers.update(self._realm, request.container_id, change)
+        return cri_pb2.UpdateContainerResourcesResponse()
 
     async def reopen_container_log(
         self, request: cri_pb2.ReopenContainerLogRequest

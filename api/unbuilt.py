@@ -15,8 +15,6 @@ _METRICS = "metrics are not served over this interface yet"
 _CHECKPOINT = "checkpoints are not served yet"
 
 UNBUILT: dict[str, str] = {
-    "RuntimeService/UpdatePodSandboxResources": "pod limits are not tracked yet",
-    "RuntimeService/UpdateContainerResources": "limits of a live container cannot be changed yet",
     "RuntimeService/Exec": _CONNECTIONS,
     "RuntimeService/Attach": _CONNECTIONS,
     "RuntimeService/PortForward": "no streaming server yet, use the pod's address",

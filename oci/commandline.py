@@ -63,9 +63,9 @@ def execute(
     return _command(runtime, log, "exec", f"--process={process}", f"--pid-file={pid_file}", *group, container)
 
 
-def update(runtime: Runtime, log: Path, container: str) -> list[str]:
-    """Limits to change are read from standard input, as an OCI linux.resources object."""
-    return _command(runtime, log, "update", "--resources=-", container)
+def update(runtime: Runtime, log: Path, container: str, *, resources: Path) -> list[str]:
+    """Limits to change are read from a file, an OCI linux.resources object."""
+    return _command(runtime, log, "update", f"--resources={resources}", container)
 
 
 class Phase(Enum):

@@ -11,7 +11,7 @@ from enum import Enum
 
 from oci.cni import NetworkResult
 from oci.image import ImageConfig
-from oci.workload import ContainerId, ContainerSpec, ImageId, PodId, PodSpec
+from oci.workload import ContainerId, ContainerSpec, ImageId, PodId, PodSpec, Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,8 @@ class PodRecord:
     network_owed: bool = False  # a CNI ADD was begun and no DEL has succeeded since
     init: ProcessRef | None = None  # catatonit, where the pod needs a first process
     init_monitor: ProcessRef | None = None
+    overhead: Resources | None = None  # as UpdatePodSandboxResources told last; None is the request's
+    resources: Resources | None = None
     fault: str = ""  # what could not be undone, in words; the clean-up is still owed
 
 
@@ -93,6 +95,12 @@ class ContainerRecord:
     reason: str = ""
     message: str = ""
     fault: str = ""
+    resources: Resources | None = None  # after UpdateContainerResources; None is the request's
+
+    @property
+    def limits(self) -> Resources:
+        """The limits in force, or at the start."""
+        return self.spec.resources if self.resources is None else self.resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

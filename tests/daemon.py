@@ -351,11 +351,15 @@ def running(
 
 
 def warm_up(daemon: Daemon) -> None:
-    """Run a pod and remove it: then the bridge, the monitors' group and lazily opened files are there."""
-    metadata = cri_pb2.PodSandboxMetadata(name="warm-up", namespace="default", uid="warm-up", attempt=0)
-    config = cri_pb2.PodSandboxConfig(metadata=metadata)
+    """Run and remove a pod of each handler: then the bridge, the monitors' groups and the like are there."""
     runtime = daemon.runtime()
-    runtime.RunPodSandbox(cri_pb2.RunPodSandboxRequest(config=config), timeout=CALL_LIMIT)
+    handlers = runtime.Status(cri_pb2.StatusRequest(), timeout=CALL_LIMIT).runtime_handlers
+    for handler in {entry.name for entry in handlers}:
+        metadata = cri_pb2.PodSandboxMetadata(name=f"warm-up-{handler}", namespace="default", uid="warm-up")
+        config = cri_pb2.PodSandboxConfig(metadata=metadata)
+        runtime.RunPodSandbox(
+            cri_pb2.RunPodSandboxRequest(config=config, runtime_handler=handler), timeout=CALL_LIMIT
+        )
     daemon.remove_all_pods()
 
 

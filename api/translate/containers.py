@@ -72,7 +72,7 @@ def status(record: ContainerRecord, find_image: FindImage) -> cri_pb2.ContainerS
             for mount in record.spec.mounts
         ],
         log_path=record.log_path,
-        resources=cri_pb2.ContainerResources(linux=resources.to_wire(record.spec.resources)),
+        resources=cri_pb2.ContainerResources(linux=resources.to_wire(record.limits)),
         image_id=record.image_id,
         user=cri_pb2.ContainerUser(
             linux=cri_pb2.LinuxContainerUser(

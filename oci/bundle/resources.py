@@ -20,25 +20,27 @@ _LEAST_PERIOD, _MOST_PERIOD = 1_000, 1_000_000  # µs, kernel Documentation/sche
 _HIGHEST_MEMORY = (1 << 63) - 1
 
 
-def resources(asked: Resources, host: HostFacts, *, pids_limit: int = 0) -> tuple[dict[str, Any], list[str]]:
-    """`linux.resources` without devices, and notes on what this machine cannot limit.
+def resources(
+    asked: Resources, host: HostFacts, *, pids_limit: int = 0, field: str = _FIELD
+) -> tuple[dict[str, Any], list[str]]:
+    """`linux.resources` without devices, and notes on what this machine cannot limit. `field` is its path.
 
     Raises BadInput naming the member, Unsupported for version 2 files on version 1.
     """
     notes: list[str] = []
     made: dict[str, Any] = {}
-    if cpu := _cpu(asked):
+    if cpu := _cpu(asked, field):
         made["cpu"] = cpu
-    memory, memory_notes = _memory(asked, host)
+    memory, memory_notes = _memory(asked, host, field)
     notes += memory_notes
     if memory:
         made["memory"] = memory
-    huge, huge_notes = _hugepages(asked, host)
+    huge, huge_notes = _hugepages(asked, host, field)
     notes += huge_notes
     if huge:
         made["hugepageLimits"] = huge
     if asked.unified:
-        made["unified"] = _unified(asked, host)
+        made["unified"] = _unified(asked, host, field)
     if pids_limit > 0:
         if host.cgroup.has("pids"):
             made["pids"] = {"limit": pids_limit}
@@ -47,22 +49,22 @@ def resources(asked: Resources, host: HostFacts, *, pids_limit: int = 0) -> tupl
     return made, notes
 
 
-def _cpu(asked: Resources) -> dict[str, Any]:
+def _cpu(asked: Resources, field: str) -> dict[str, Any]:
     made: dict[str, Any] = {}
     if asked.cpu_shares < 0:
-        raise BadInput(f"{_FIELD}.cpu_shares: {asked.cpu_shares} is negative")
+        raise BadInput(f"{field}.cpu_shares: {asked.cpu_shares} is negative")
     if asked.cpu_shares:
         # The kernel clamps on version 1; the runtimes' conversion for version 2 would leave its range.
         made["shares"] = min(max(asked.cpu_shares, _LEAST_SHARES), _MOST_SHARES)
     if asked.cpu_period:
         if not _LEAST_PERIOD <= asked.cpu_period <= _MOST_PERIOD:
             raise BadInput(
-                f"{_FIELD}.cpu_period: {asked.cpu_period} µs is not within {_LEAST_PERIOD} to {_MOST_PERIOD}"
+                f"{field}.cpu_period: {asked.cpu_period} µs is not within {_LEAST_PERIOD} to {_MOST_PERIOD}"
             )
         made["period"] = asked.cpu_period
     if asked.cpu_quota:
         if 0 < asked.cpu_quota < _LEAST_PERIOD:
-            raise BadInput(f"{_FIELD}.cpu_quota: {asked.cpu_quota} µs is under the kernel's {_LEAST_PERIOD}")
+            raise BadInput(f"{field}.cpu_quota: {asked.cpu_quota} µs is under the kernel's {_LEAST_PERIOD}")
         made["quota"] = max(asked.cpu_quota, -1)
     for member, name, value in (
         ("cpuset_cpus", "cpus", asked.cpuset_cpus),
@@ -70,23 +72,23 @@ def _cpu(asked: Resources) -> dict[str, Any]:
     ):
         if value:
             if not _CPU_LIST.match(value):
-                raise BadInput(f"{_FIELD}.{member}: {value[:80]!r} is not a list such as 0-2,4")
+                raise BadInput(f"{field}.{member}: {value[:80]!r} is not a list such as 0-2,4")
             made[name] = value
     return made
 
 
-def _memory(asked: Resources, host: HostFacts) -> tuple[dict[str, Any], list[str]]:
+def _memory(asked: Resources, host: HostFacts, field: str) -> tuple[dict[str, Any], list[str]]:
     limit, swap = asked.memory_limit, asked.memory_swap_limit
     if limit < 0 or limit > _HIGHEST_MEMORY:
-        raise BadInput(f"{_FIELD}.memory_limit_in_bytes: {limit} is negative or over 2^63-1")
+        raise BadInput(f"{field}.memory_limit_in_bytes: {limit} is negative or over 2^63-1")
     if swap < -1 or swap > _HIGHEST_MEMORY:
-        raise BadInput(f"{_FIELD}.memory_swap_limit_in_bytes: {swap} is under -1 or over 2^63-1")
+        raise BadInput(f"{field}.memory_swap_limit_in_bytes: {swap} is under -1 or over 2^63-1")
     if 0 < swap < limit:
         raise BadInput(
-            f"{_FIELD}.memory_swap_limit_in_bytes: {swap} is under the memory limit {limit}, included in it"
+            f"{field}.memory_swap_limit_in_bytes: {swap} is under the memory limit {limit}, included in it"
         )
     if swap > 0 and not limit:
-        raise BadInput(f"{_FIELD}.memory_swap_limit_in_bytes: needs memory_limit_in_bytes, which it includes")
+        raise BadInput(f"{field}.memory_swap_limit_in_bytes: needs memory_limit_in_bytes, which it includes")
     made: dict[str, Any] = {}
     if limit:
         made["limit"] = limit
@@ -98,15 +100,15 @@ def _memory(asked: Resources, host: HostFacts) -> tuple[dict[str, Any], list[str
     return made, []
 
 
-def _hugepages(asked: Resources, host: HostFacts) -> tuple[list[dict[str, Any]], list[str]]:
+def _hugepages(asked: Resources, host: HostFacts, field: str) -> tuple[list[dict[str, Any]], list[str]]:
     made, notes = [], []
     for n, huge in enumerate(asked.hugepage_limits):
         if huge.limit < 0:
-            raise BadInput(f"{_FIELD}.hugepage_limits[{n}].limit: {huge.limit} is negative")
+            raise BadInput(f"{field}.hugepage_limits[{n}].limit: {huge.limit} is negative")
         if huge.page_size not in host.hugepage_sizes:
             known = ", ".join(host.hugepage_sizes) or "none"
             raise BadInput(
-                f"{_FIELD}.hugepage_limits[{n}].page_size: {huge.page_size[:40]!r} is not a size of this "
+                f"{field}.hugepage_limits[{n}].page_size: {huge.page_size[:40]!r} is not a size of this "
                 f"machine (it has {known})"
             )
         made.append({"pageSize": huge.page_size, "limit": huge.limit})
@@ -118,12 +120,12 @@ def _hugepages(asked: Resources, host: HostFacts) -> tuple[list[dict[str, Any]],
     return made, notes
 
 
-def _unified(asked: Resources, host: HostFacts) -> dict[str, str]:
+def _unified(asked: Resources, host: HostFacts, field: str) -> dict[str, str]:
     if host.cgroup.version != 2:
-        raise Unsupported(f"{_FIELD}.unified: this machine's controllers are on cgroup version 1")
+        raise Unsupported(f"{field}.unified: this machine's controllers are on cgroup version 1")
     for key, value in asked.unified.items():
         if not _UNIFIED_KEY.match(key):
-            raise BadInput(f"{_FIELD}.unified: {key[:80]!r} is not the name of a cgroup file")
+            raise BadInput(f"{field}.unified: {key[:80]!r} is not the name of a cgroup file")
         if "\0" in value or len(value) > 4096:
-            raise BadInput(f"{_FIELD}.unified[{key}]: over 4096 characters, or with NUL")
+            raise BadInput(f"{field}.unified[{key}]: over 4096 characters, or with NUL")
     return dict(asked.unified)

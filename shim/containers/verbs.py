@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from oci.workload import ContainerId, ContainerSpec, PodSpec
+from oci.workload import ContainerId, ContainerSpec, PodSpec, Resources
 from shim.collector import Collector
-from shim.containers import create, exec, remove, start, stop
+from shim.containers import create, exec, remove, start, stop, update
 from shim.containers.exits import Exits
 from shim.containers.lookup import all_containers, find_container, get_container
 from shim.containers.stop import Stops
@@ -70,6 +70,10 @@ class Containers:
     def all(self, realm: str, /) -> Sequence[ContainerRecord]:
         """Every container of the realm that was made and not yet removed."""
         return all_containers(self._node.store, realm)
+
+    async def update(self, realm: str, id_: str, change: Resources, /) -> None:
+        """UpdateContainerResources; unset members of `change` keep what is."""
+        await update.update(self._node, self.get(realm, id_).id, change)
 
     async def exec_sync(
         self, realm: str, id_: str, cmd: tuple[str, ...], limit: float | None, /

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oci.errors import WrongState
-from oci.workload import PodId, PodSpec
+from oci.workload import PodId, PodSpec, Resources
 from shim.collector import Collector
 from shim.containers.exits import Exits
 from shim.containers.stop import Stops
 from shim.node import Node
-from shim.pods import run, stop
+from shim.pods import run, stop, update
 from shim.pods.lookup import all_pods, find_pod, get_pod
 from shim.records import PodRecord, PodState
 from shim.state.codec import encode
@@ -53,6 +53,13 @@ class Pods:
         """Every pod of the realm that was made and not yet removed."""
         return all_pods(self._node.store, realm)
 
+    async def update(
+        self, realm: str, id_: str, /, *, overhead: Resources | None, resources: Resources | None
+    ) -> None:
+        """UpdatePodSandboxResources. Raises Absent."""
+        record = self.get(realm, id_)
+        await update.update(self._node, record.id, overhead=overhead, resources=resources)
+
     async def stats(self, realm: str, id_: str, /) -> PodUsage:
         """PodSandboxStats. Raises Absent, WrongState unless the pod is READY."""
         record = self.get(realm, id_)
@@ -77,4 +84,6 @@ class Pods:
             "networkOwed": pod.network_owed,
             "fault": pod.fault,
             "config": encode(pod.spec),
+            "overhead": encode(pod.overhead or pod.spec.overhead),
+            "resources": encode(pod.resources or pod.spec.resources),
         }

@@ -6,14 +6,14 @@ the record. What it watches while the daemon lives (exits) it watches again afte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
 from oci.features import HandlerFeatures as HandlerFeatures  # noqa: PLC0414 - part of this interface
-from oci.workload import ContainerId, PodId, Resources
+from oci.workload import ContainerId, PodId
 from shim.records import ProcessRef
 from shim.rootfs import Rootfs
 
@@ -143,8 +143,11 @@ class Driver(Protocol):
         """Write later output to a new file at the log path; the caller has renamed the old one."""
         ...
 
-    async def update(self, target: Target, resources: Resources) -> None:
-        """Change the limits of a live container, all or nothing."""
+    async def update(self, target: Target, resources: Mapping[str, Any]) -> Callable[[], Awaitable[None]]:
+        """Change the limits of a live container, all or nothing; returns the way back to what was.
+
+        `resources` is an OCI linux.resources object with the members to change.
+        """
         ...
 
     async def close(self) -> None:

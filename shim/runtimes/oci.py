@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,10 @@ from typing import Any, Final, TypeVar
 
 from oci import commandline
 from oci.commandline import Phase, Runtime
-from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, Unsupported, WrongState
+from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, WrongState
 from oci.features import HandlerFeatures
 from oci.monitor import Monitor
-from oci.workload import ContainerId, Resources
+from oci.workload import ContainerId
 from shim import files, process
 from shim.cgroups import Cgroups, Hierarchies
 from shim.kernel.arrivals import Arrivals
@@ -43,6 +43,7 @@ from shim.runtimes.driver import (
 )
 from shim.runtimes.exec import Execs
 from shim.runtimes.exits import DRAIN, ExitWatch, read_exit
+from shim.runtimes.limits import Limits
 from shim.runtimes.table import Handler
 from shim.runtimes.verbs import Verbs, take_log
 from shim.threads import in_executor, in_thread
@@ -111,6 +112,7 @@ class OciDriver:
             drain=exec_drain,
         )
         self._verbs = Verbs(runtime=self._runtime, logs=run_dir / "logs", timeout=timeout, io=self._io)
+        self._limits = Limits(handler=handler.name, verbs=self._verbs, hierarchies=hierarchies, io=self._io)
         self._arrivals: Arrivals | None = None
         self._opening = asyncio.Lock()
         self._reopening: dict[ContainerId, asyncio.Lock] = {}
@@ -252,11 +254,9 @@ class OciDriver:
             if not lock.locked():
                 self._reopening.pop(target.id, None)
 
-    async def update(self, target: Target, resources: Resources) -> None:
-        """Not built yet: UpdateContainerResources is a later issue's. Raises Unsupported."""
-        raise Unsupported(
-            f"handler {self.handler}: changing the limits of a running container is not built yet"
-        )
+    async def update(self, target: Target, resources: Mapping[str, Any]) -> Callable[[], Awaitable[None]]:
+        """The runtime's `update`; the cgroup's files are as before when it raises."""
+        return await self._limits.update(target.id, target.cgroup, resources)
 
     async def close(self) -> None:
         """Stop watching; the monitors' cgroup goes with the last monitor."""

@@ -39,7 +39,12 @@ class Client:
         return reference
 
     def run_pod(
-        self, *, host_network: bool = False, labels: Mapping[str, str] | None = None, **linux: Any
+        self,
+        *,
+        host_network: bool = False,
+        labels: Mapping[str, str] | None = None,
+        handler: str = "",
+        **linux: Any,
     ) -> str:
         name = f"pod{next(_numbers)}"
         linux.setdefault("cgroup_parent", f"/{self.daemon.cgroup_prefix}-pods/{name}")
@@ -54,7 +59,9 @@ class Client:
                 security_context=cri_pb2.LinuxSandboxSecurityContext(namespace_options=options), **linux
             ),
         )
-        id_: str = self.call("RunPodSandbox", cri_pb2.RunPodSandboxRequest(config=config)).pod_sandbox_id
+        id_: str = self.call(
+            "RunPodSandbox", cri_pb2.RunPodSandboxRequest(config=config, runtime_handler=handler)
+        ).pod_sandbox_id
         self.pods[id_] = config
         return id_
 

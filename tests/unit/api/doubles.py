@@ -10,7 +10,7 @@ from typing import Any
 from api.ports import Condition, NodeStatus
 from oci.errors import Absent
 from oci.registry_auth import Credentials
-from oci.workload import ContainerId, ContainerSpec, PodId, PodSpec
+from oci.workload import ContainerId, ContainerSpec, PodId, PodSpec, Resources
 from shim.images.progress import PullProgress
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.driver import ExecResult
@@ -42,6 +42,11 @@ class Pods:
 
     def all(self, realm: str, /) -> Sequence[PodRecord]:
         return [record for record in self.held if record.realm == realm]
+
+    async def update(
+        self, realm: str, id_: str, /, *, overhead: Resources | None, resources: Resources | None
+    ) -> None:
+        self.calls.append(("update", realm, id_, overhead, resources))
 
     async def stats(self, realm: str, id_: str, /) -> PodUsage:
         return PodUsage(id=self.get(realm, id_).id, cpu=CpuUse(timestamp=9))
@@ -92,6 +97,9 @@ class Containers:
 
     async def reopen_log(self, realm: str, id_: str, /) -> None:
         self.calls.append(("reopen_log", realm, id_))
+
+    async def update(self, realm: str, id_: str, change: Resources, /) -> None:
+        self.calls.append(("update", realm, id_, change))
 
     async def stats(self, realm: str, id_: str, /) -> ContainerUsage:
         return ContainerUsage(id=self.get(realm, id_).id, cpu=CpuUse(timestamp=9))

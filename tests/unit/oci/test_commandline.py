@@ -27,7 +27,7 @@ def test_every_verb_is_composed() -> None:
         "exec in": commandline.execute(
             RUNC, LOG, "c", process=Path("/p"), pid_file=Path("/f"), cgroup="freezer:e"
         ),
-        "update": commandline.update(RUNC, LOG, "c"),
+        "update": commandline.update(RUNC, LOG, "c", resources=Path("/run/r")),
     } == {
         "start": [*HEAD, "start", "c"],
         "state": [*HEAD, "state", "c"],
@@ -36,7 +36,7 @@ def test_every_verb_is_composed() -> None:
         "delete": [*HEAD, "delete", "--force", "c"],
         "exec": [*HEAD, "exec", "--process=/p", "--pid-file=/f", "c"],
         "exec in": [*HEAD, "exec", "--process=/p", "--pid-file=/f", "--cgroup=freezer:e", "c"],
-        "update": [*HEAD, "update", "--resources=-", "c"],
+        "update": [*HEAD, "update", "--resources=/run/r", "c"],
     }
 
 

@@ -1,0 +1,162 @@
+"""Changing the limits of a live container by the runtime's `update`, and back to what was on any failure.
+
+A runtime sets one file after the other and stops at the first that the kernel refuses; which of them undo
+what they did differs. So the files are read before and put back after a failure. Runtimes also differ in
+hugepages and version 2's own files, which are written here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from oci import commandline
+from oci.errors import Internal, RuntimeFailed
+from oci.workload import ContainerId
+from shim.cgroups import Hierarchies
+from shim.files import write_atomic
+from shim.lifecycle.undo import to_the_end
+from shim.runtimes.verbs import Verbs
+from shim.threads import in_executor
+
+log = logging.getLogger(__name__)
+
+PutBack = Callable[[], Awaitable[None]]
+
+_V1: Final = (
+    ("cpu", "cpu.shares"),
+    ("cpu", "cpu.cfs_period_us"),
+    ("cpu", "cpu.cfs_quota_us"),
+    ("memory", "memory.limit_in_bytes"),
+    ("memory", "memory.memsw.limit_in_bytes"),
+    ("cpuset", "cpuset.cpus"),
+    ("cpuset", "cpuset.mems"),
+)
+_V2: Final = (
+    "cpu.weight",
+    "cpu.max",
+    "memory.max",
+    "memory.swap.max",
+    "cpuset.cpus",
+    "cpuset.mems",
+)
+_ROUNDS: Final = 3  # memory may not exceed memory+swap: which file goes first depends on the direction
+
+
+class Limits:
+    """The limits of one handler's containers."""
+
+    def __init__(self, *, handler: str, verbs: Verbs, hierarchies: Hierarchies, io: Executor) -> None:
+        self._handler = handler
+        self._verbs = verbs
+        self._hierarchies = hierarchies
+        self._io = io
+
+    async def update(self, container: ContainerId, cgroup: str, change: Mapping[str, Any]) -> PutBack:
+        """Carry out an OCI linux.resources object; returns the way back. Raises the kernel's refusal."""
+        files = self._files(cgroup, change)
+        before = await in_executor(self._io, lambda: _read(files))
+        put_back = partial(self._put_back, container, before)
+        document = self._verbs.log(container, "resources")
+        try:
+            encoded = json.dumps(change, separators=(",", ":")).encode("ascii")
+            await in_executor(self._io, lambda: write_atomic(document, encoded))
+            await self._verbs.call(
+                "update",
+                container,
+                lambda runtime, words, id_: commandline.update(runtime, words, id_, resources=document),
+            )
+            await in_executor(self._io, lambda: self._write_rest(container, cgroup, change))
+        except BaseException as error:
+            await to_the_end(put_back())
+            if isinstance(error, OSError):
+                raise Internal(f"container {container}: {document}: {error.strerror}") from error
+            raise
+        finally:
+            await to_the_end(in_executor(self._io, lambda: document.unlink(missing_ok=True)))
+        return put_back
+
+    def _files(self, cgroup: str, change: Mapping[str, Any]) -> list[Path]:
+        below = cgroup.strip("/")
+        if self._hierarchies.unified:
+            top = self._hierarchies.v2
+            names = [*_V2, *change.get("unified", {})]
+            files = [] if top is None else [top / below / name for name in names]
+        else:
+            files = [
+                root / below / name for controller, name in _V1 if (root := self._hierarchies.of(controller))
+            ]
+        return [*files, *(path for path, _ in self._hugepages(below, change))]
+
+    def _hugepages(self, below: str, change: Mapping[str, Any]) -> list[tuple[Path, str]]:
+        top = self._hierarchies.of("hugetlb")
+        ending = "max" if self._hierarchies.unified else "limit_in_bytes"
+        return [
+            (top / below / f"hugetlb.{one['pageSize']}.{kind}", str(one["limit"]))
+            for one in change.get("hugepageLimits", [])
+            for kind in (ending, f"rsvd.{ending}")
+            if top is not None
+        ]
+
+    def _write_rest(self, container: ContainerId, cgroup: str, change: Mapping[str, Any]) -> None:
+        below = cgroup.strip("/")
+        rest = [(path, text) for path, text in self._hugepages(below, change) if path.exists()]
+        top = self._hierarchies.v2
+        if top is not None:
+            rest += [(top / below / name, text) for name, text in change.get("unified", {}).items()]
+        for path, text in rest:
+            try:
+                _write(path, text)
+            except OSError as error:
+                raise RuntimeFailed(
+                    f"handler {self._handler}: update of container {container}: writing {text!r} to {path}:"
+                    f" {error.strerror}",
+                    verb="update",
+                ) from error
+
+    async def _put_back(self, container: ContainerId, before: Mapping[Path, str]) -> None:
+        left = await in_executor(self._io, lambda: _restore(before))
+        if left:
+            log.error(
+                "limits not put back",
+                extra={"container": container, "files": ", ".join(map(str, left))},
+            )
+
+
+def _read(files: list[Path]) -> dict[Path, str]:
+    found = {}
+    for path in files:
+        try:
+            found[path] = path.read_text("ascii")
+        except OSError:
+            continue  # this machine has no such limit
+    return found
+
+
+def _restore(before: Mapping[Path, str]) -> list[Path]:
+    """The files that could not be given back their text; none when the whole group is gone."""
+    left: list[Path] = []
+    for _ in range(_ROUNDS):
+        left = []
+        for path, text in before.items():
+            try:
+                if path.read_text("ascii") != text:
+                    _write(path, text)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                left.append(path)
+        if not left:
+            break
+    return left
+
+
+def _write(path: Path, text: str) -> None:
+    # Not created: in cgroupfs that is refused with EPERM, which says nothing.
+    with path.open("r+b", buffering=0) as file:
+        file.write(text.encode("ascii"))

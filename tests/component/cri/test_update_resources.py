@@ -1,0 +1,162 @@
+"""UpdateContainerResources, held against the cgroup's files: wholly, or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from api.proto import cri_pb2
+from tests.component.cri.client import Client, cgroup_file
+
+M = 1 << 20
+FILES = {
+    "period": ("cpu", "cpu.cfs_period_us"),
+    "quota": ("cpu", "cpu.cfs_quota_us"),
+    "shares": ("cpu", "cpu.shares"),
+    "memory": ("memory", "memory.limit_in_bytes"),
+    "both": ("memory", "memory.memsw.limit_in_bytes"),
+    "cpus": ("cpuset", "cpuset.cpus"),
+}
+BEGIN = {
+    "cpu_period": 100_000,
+    "cpu_quota": 20_000,
+    "cpu_shares": 1024,
+    "memory_limit_in_bytes": 64 * M,
+    "memory_swap_limit_in_bytes": 64 * M,
+}
+
+
+def kernel(client: Client, container: str) -> dict[str, str]:
+    pid = client.pid(container)
+    return {key: cgroup_file(pid, *where).read_text().strip() for key, where in FILES.items()}
+
+
+def update(client: Client, container: str, **linux: Any) -> None:
+    client.call(
+        "UpdateContainerResources",
+        cri_pb2.UpdateContainerResourcesRequest(
+            container_id=container, linux=cri_pb2.LinuxContainerResources(**linux), annotations={"a": "b"}
+        ),
+    )
+
+
+def refused(client: Client, container: str, **linux: Any) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as error:
+        update(client, container, **linux)
+    return error.value
+
+
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+def test_a_running_container_s_limits_change_in_the_kernel_and_in_its_status(
+    client: Client, handler: str
+) -> None:
+    container = client.run(client.run_pod(handler=handler), **BEGIN)
+    before, pid, status = kernel(client, container), client.pid(container), client.status(container).status
+    assert (before["quota"], before["memory"]) == ("20000", str(64 * M))
+
+    update(client, container, cpu_quota=50_000, cpu_shares=512)
+    expected = {**before, "quota": "50000", "shares": "512"}
+    assert kernel(client, container) == expected
+
+    update(client, container, memory_limit_in_bytes=128 * M)
+    assert kernel(client, container) == {**expected, "memory": str(128 * M), "both": str(128 * M)}
+    update(client, container, memory_limit_in_bytes=32 * M)
+    assert kernel(client, container) == {**expected, "memory": str(32 * M), "both": str(32 * M)}
+    update(client, container)
+    assert kernel(client, container) == {**expected, "memory": str(32 * M), "both": str(32 * M)}
+
+    after = client.status(container).status
+    linux = after.resources.linux
+    assert (linux.cpu_period, linux.cpu_quota, linux.cpu_shares, linux.memory_limit_in_bytes) == (
+        100_000, 50_000, 512, 32 * M,
+    )  # fmt: skip
+    assert (client.pid(container), after.started_at) == (pid, status.started_at)
+    assert (after.state, after.annotations) == (cri_pb2.CONTAINER_RUNNING, status.annotations)
+
+
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+def test_what_the_kernel_refuses_changes_nothing_at_all(client: Client, handler: str) -> None:
+    container = client.run(client.run_pod(handler=handler), **BEGIN)
+    client.exec(container, "dd", "if=/dev/zero", "of=/dev/shm/held", "bs=1M", "count=30")
+    before, status = kernel(client, container), client.status(container).status
+    # Held in memory, and there is no swap to put it into.
+    error = refused(client, container, cpu_shares=77, cpu_quota=33_000, memory_limit_in_bytes=8 * M)
+    assert kernel(client, container) == before
+    assert client.status(container).status == status
+    assert f"update of container {container}" in error.details()
+    # No machine has that processor.
+    refused(client, container, cpu_shares=77, cpuset_cpus="4095")
+    assert kernel(client, container) == before
+    assert client.status(container).status == status
+
+
+def test_a_created_container_gets_them_at_its_start(client: Client) -> None:
+    container = client.create(client.run_pod(), **BEGIN)
+    update(client, container, cpu_quota=40_000, memory_limit_in_bytes=48 * M)
+    limits = client.status(container).status.resources.linux
+    assert (limits.cpu_quota, limits.memory_limit_in_bytes, limits.memory_swap_limit_in_bytes) == (
+        40_000, 48 * M, 48 * M,
+    )  # fmt: skip
+    client.start(container)
+    seen = kernel(client, container)
+    assert (seen["quota"], seen["memory"], seen["both"]) == ("40000", str(48 * M), str(48 * M))
+    assert client.exec(container, "true") == ""  # and the device rules are still there
+    client.exec(container, "sh", "-c", "echo x >/dev/null")
+
+
+def test_other_states_and_bad_values_are_refused_by_name(client: Client) -> None:
+    container = client.run(client.run_pod(), **BEGIN)
+    cases = {
+        "linux.cpu_period: ": {"cpu_period": 5},
+        "linux.memory_swap_limit_in_bytes: ": {"memory_swap_limit_in_bytes": 5 * M},
+        "linux.hugepage_limits[0].page_size: ": {
+            "hugepage_limits": [cri_pb2.HugepageLimit(page_size="7MB", limit=1)]
+        },
+        "linux.unified: ": {"unified": {"memory.high": "1"}},
+    }
+    before = kernel(client, container)
+    for beginning, linux in cases.items():
+        assert refused(client, container, **linux).details().startswith(beginning)
+    assert kernel(client, container) == before
+    client.stop(container)
+    assert refused(client, container, cpu_shares=5).code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert refused(client, "f" * 64, cpu_shares=5).code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_pod_s_totals_are_kept_and_its_cgroup_left_alone(client: Client) -> None:
+    pod = client.run_pod()
+    container = client.run(pod, **BEGIN)
+    group = cgroup_file(client.pid(container), "cpu", "").parent
+    before = (group / "cpu.shares").read_text()
+    request = cri_pb2.UpdatePodSandboxResourcesRequest(
+        pod_sandbox_id=pod,
+        overhead=cri_pb2.LinuxContainerResources(memory_limit_in_bytes=M),
+        resources=cri_pb2.LinuxContainerResources(cpu_shares=333, memory_limit_in_bytes=200 * M),
+    )
+    client.call("UpdatePodSandboxResources", request)
+    asked = cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod, verbose=True)
+    info = json.loads(client.call("PodSandboxStatus", asked).info["info"])
+    assert (info["overhead"], info["resources"]) == (
+        {"memory_limit": M},
+        {"cpu_shares": 333, "memory_limit": 200 * M},
+    )
+    assert (group / "cpu.shares").read_text() == before
+    assert kernel(client, container)["memory"] == str(64 * M)
+    with pytest.raises(grpc.RpcError) as error:
+        client.call(
+            "UpdatePodSandboxResources", cri_pb2.UpdatePodSandboxResourcesRequest(pod_sandbox_id="f" * 64)
+        )
+    assert error.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_the_bundle_says_what_is_in_force(client: Client) -> None:
+    container = client.run(client.run_pod(), **BEGIN)
+    update(client, container, cpu_shares=99)
+    info: Any = json.loads(client.status(container, verbose=True).info["info"])
+    bundle = json.loads(Path(info["bundle"], "config.json").read_text())
+    assert bundle["linux"]["resources"]["cpu"] == {"shares": 99, "period": 100_000, "quota": 20_000}
+    assert bundle["linux"]["resources"]["devices"]
