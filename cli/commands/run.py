@@ -171,9 +171,12 @@ class _Running:
                 self._undo()
                 raise
             raise Duplicate(self._taken()) from error
-        except CrispError:
+        except CrispError as error:
             if self._pod:
                 self._undo()
+                raise
+            if hint := self._network_hint():
+                raise type(error)(f"{error}\n{hint}") from error
             raise
         except KeyboardInterrupt:
             note(f"{self._request.path}: interrupted while it started, removing it")
@@ -283,6 +286,21 @@ class _Running:
             remove_pod(self._here, pod)
         except CrispError as error:
             note(f"{self._request.path} could not be removed: {error}; `crisp rm -f {self._request.path}`")
+
+    def _network_hint(self) -> str:
+        """What to do where no pod can have a network; "" where that is not what is wrong."""
+        from api.proto import cri_pb2
+
+        if self._request.pod.linux.security_context.namespace_options.network == cri_pb2.NODE:
+            return ""
+        runtime = self._here.realm(RUN).runtime
+        conditions = runtime.Status(cri_pb2.StatusRequest(), timeout=READ_TIMEOUT).status.conditions
+        if all(one.status for one in conditions if one.type == "NetworkReady"):
+            return ""
+        return (
+            f"use --host-network, or let Crisp make a network: `builtin = true` in the table [network] of"
+            f" {self._here.places.config}, and restart crispd"
+        )
 
     def _taken(self) -> str:
         path = self._request.path

@@ -124,6 +124,21 @@ def test_a_pod_that_was_not_made_is_not_removed(service: Service) -> None:
     assert service.changing() == MADE[:1]
 
 
+def test_without_a_network_it_is_said_how_to_get_one(service: Service, capsys: Capture) -> None:
+    condition = cri_pb2.RuntimeCondition(type="NetworkReady", status=False)
+    service.answers |= {
+        "RunPodSandbox": Busy("no CNI configuration"),
+        "Status": cri_pb2.StatusResponse(status=cri_pb2.RuntimeStatus(conditions=[condition])),
+    }
+    assert service.run("run", "busybox") == 4
+    assert capsys.readouterr().err == (
+        "crisp: no CNI configuration\n"
+        "use --host-network, or let Crisp make a network: `builtin = true` in the table [network] of /etc/crisp/config.toml, and restart crispd\n"
+    )
+    assert service.run("run", "--host-network", "busybox") == 4
+    assert capsys.readouterr().err == "crisp: no CNI configuration\n"
+
+
 def test_a_name_that_is_taken_is_told_with_what_to_do(service: Service, capsys: Capture) -> None:
     service.answers["RunPodSandbox"] = Duplicate("pod: exists")
     service.objects = admin_pb2.ObjectsResponse(pods=[pod("a", "run", "web", realm="run", created_at=1)])
