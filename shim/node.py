@@ -30,6 +30,10 @@ class Handlers(Protocol):
         """The driver of a handler ("" is the default one). Raises BadInput for an unknown or broken one."""
         ...
 
+    def drivers(self) -> Iterable[Driver]:
+        """Every driver that there is."""
+        ...
+
     def traits(self, name: str) -> HandlerTraits:
         """What that handler can do and what its table entry allows."""
         ...

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 
 from oci.errors import CrispError
 from oci.workload import ContainerId, PodId
@@ -20,14 +19,13 @@ from shim.containers.lookup import has_process
 from shim.containers.remove import release as release_container
 from shim.containers.start import reset
 from shim.containers.target import target
-from shim.files import remove_tree
-from shim.kernel import mount
 from shim.lifecycle.table import ContainerEvent, PodEvent, next_container_state, next_pod_state
 from shim.node import Node
 from shim.pods import files, init
 from shim.pods.stop import release as release_pod
 from shim.records import ContainerRecord, ContainerState, PodRecord, PodState
 from shim.runtimes.driver import Exit, Observed, Status
+from shim.strays import remove_strays
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +127,7 @@ async def recover(node: Node) -> list[Action]:
             await _act(node, action)
         except CrispError as error:
             log.error("recovery of one object failed", extra={"id": action.id, "error": str(error)})
-    await _sweep(node)
+    await remove_strays(node)
     return actions
 
 
@@ -243,26 +241,3 @@ async def _act_on_pod(node: Node, pod: PodRecord, step: Step) -> None:
             await node.store.put(replace(pod, state=next_pod_state(pod.state, PodEvent.DIED)))
         case Step.STOP:
             pass  # the janitor goes on with it once requests are served
-
-
-async def _sweep(node: Node) -> None:
-    """Remove what carries Crisp's marks and belongs to no record."""
-    pinned = await asyncio.to_thread(node.namespaces.sweep)
-    for pod_id, namespaces in pinned.items():
-        if pod_id not in node.store.pods:
-            log.warning("namespaces of no pod are removed", extra={"pod": pod_id})
-            await node.namespaces.unpin(namespaces)
-    for parent, known in ((node.paths.pods, node.store.pods), (node.paths.containers, node.store.containers)):
-        for directory in await asyncio.to_thread(_strays, parent, set(known)):
-            log.warning("a directory of no record is removed", extra={"path": str(directory)})
-            await asyncio.to_thread(_discard, directory)
-
-
-def _strays(parent: Path, known: set[str]) -> list[Path]:
-    return [path for path in parent.iterdir() if path.name not in known]
-
-
-def _discard(directory: Path) -> None:
-    for name in ("rootfs", "shm", "init/rootfs"):
-        mount.unmount_all(directory / name)
-    remove_tree(directory)

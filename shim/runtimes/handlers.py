@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from oci.bundle.inputs import HandlerTraits
 from shim.runtimes.driver import Driver
@@ -19,6 +19,10 @@ class Handlers:
     def driver(self, name: str) -> Driver:
         """The driver of a handler, "" for the default. Raises as `HandlerTable.resolve`."""
         return self._drivers[self.table.resolve(name).name]
+
+    def drivers(self) -> Iterable[Driver]:
+        """One for each usable handler."""
+        return self._drivers.values()
 
     def traits(self, name: str) -> HandlerTraits:
         """What that handler can do and what its table entry allows."""
