@@ -16,26 +16,29 @@ from tests.fault.scenes import VERBS, Scene, clear, pay, quiet
 from tests.fault.suspensions import LateThreads, Suspensions, delay_threads
 from tests.images import catalogue
 
-CASES = [(verb, "runc", False) for verb in VERBS] + [("RunPodSandbox", "crun", True)]
 
-
-@pytest.mark.parametrize(("verb", "handler", "shared_pids"), CASES)
+@pytest.mark.parametrize(("handler", "shared_pids"), [("runc", False), ("crun", True)])
 def test_an_operation_goes_on_without_its_caller_and_an_equal_retry_has_its_result(
-    rig: Rig, stride: int, verb: str, handler: str, shared_pids: bool
+    rig: Rig, stride: int, handler: str, shared_pids: bool
 ) -> None:
-    tried = asyncio.run(_callers(rig, verb, shared_pids, stride))
-    note(f"callers of {verb} with {handler} cancelled: {tried} points, stride {stride}")
-    assert tried > 0
+    tried = asyncio.run(_callers(rig, shared_pids, stride))
+    note(f"callers cancelled with {handler}: {told(tried)}, stride {stride}")
+    assert min(tried.values()) > 0
 
 
-@pytest.mark.parametrize(("verb", "handler", "shared_pids"), CASES)
+@pytest.mark.parametrize(("handler", "shared_pids"), [("runc", False), ("crun", True)])
 def test_a_daemon_that_stops_within_an_operation_leaves_nothing_and_its_next_life_serves_the_retry(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, stride: int, verb: str, handler: str, shared_pids: bool
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, stride: int, handler: str, shared_pids: bool
 ) -> None:
     monkeypatch.setattr(oci, "ThreadPoolExecutor", LateThreads)
-    tried = asyncio.run(_shutdowns(rig, verb, shared_pids, stride))
-    note(f"shutdown during {verb} with {handler}: {tried} points, stride {stride}")
-    assert tried > 0
+    tried = asyncio.run(_shutdowns(rig, shared_pids, stride))
+    note(f"daemon stopped with {handler}: {told(tried)}, stride {stride}")
+    assert min(tried.values()) > 0
+
+
+def told(tried: dict[str, int]) -> str:
+    verbs = ", ".join(f"{verb} {points}" for verb, points in tried.items())
+    return f"{sum(tried.values())} points ({verbs})"
 
 
 async def _begin(rig: Rig, parts: Assembly, scene: Scene) -> frozenset[str]:
@@ -47,17 +50,25 @@ async def _begin(rig: Rig, parts: Assembly, scene: Scene) -> frozenset[str]:
     return await asyncio.to_thread(rig.things)
 
 
-async def _callers(rig: Rig, verb: str, shared_pids: bool, stride: int) -> int:
+async def _callers(rig: Rig, shared_pids: bool, stride: int) -> dict[str, int]:
     steps = Suspensions()
     steps.install()
-    tried = 0
+    tried = dict.fromkeys(VERBS, 0)
     async with rig.open() as parts:
         base = await _begin(rig, parts, Scene(rig=rig, verb="StopPodSandbox", shared_pids=shared_pids))
-        at = 1
-        while await _caller(rig, parts, Scene(rig=rig, verb=verb, shared_pids=shared_pids), base, steps, at):
-            tried += 1
-            at += stride
+        for verb in VERBS:
+            at = _first(verb, stride)
+            while await _caller(
+                rig, parts, Scene(rig=rig, verb=verb, shared_pids=shared_pids), base, steps, at
+            ):
+                tried[verb] += 1
+                at += stride
     return tried
+
+
+def _first(verb: str, stride: int) -> int:
+    """Where a thin sweep begins: not at the same place for all."""
+    return 1 + VERBS.index(verb) % min(stride, 4)
 
 
 async def _caller(
@@ -90,16 +101,18 @@ async def _caller(
     return reached
 
 
-async def _shutdowns(rig: Rig, verb: str, shared_pids: bool, stride: int) -> int:
+async def _shutdowns(rig: Rig, shared_pids: bool, stride: int) -> dict[str, int]:
     asyncio.get_running_loop().set_default_executor(LateThreads(max_workers=16))
     steps = Suspensions()
     steps.install()
     async with rig.open() as parts:
         base = await _begin(rig, parts, Scene(rig=rig, verb="StopPodSandbox", shared_pids=shared_pids))
-    tried, at = 0, 1
-    while await _shutdown(rig, Scene(rig=rig, verb=verb, shared_pids=shared_pids), base, steps, at):
-        tried += 1
-        at += stride
+    tried = dict.fromkeys(VERBS, 0)
+    for verb in VERBS:
+        at = _first(verb, stride)
+        while await _shutdown(rig, Scene(rig=rig, verb=verb, shared_pids=shared_pids), base, steps, at):
+            tried[verb] += 1
+            at += stride
     return tried
 
 

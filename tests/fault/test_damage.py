@@ -6,11 +6,13 @@ new life of the daemon must show the same pods, containers, addresses and proces
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.daemon import Daemon
@@ -45,18 +47,18 @@ def test_no_damaged_page_or_record_of_the_database_loses_a_pod_or_a_log_line(
     whole = path.read_bytes()
     tried: dict[str, int] = {}
     slowest = 0.0
-    for damage in [
-        *pages(whole, path, stride),
-        *records(whole, path, stride),
-        *copies(whole, daemon, stride),
-    ]:
+    damages = (pages(whole, stride), records(whole, daemon, stride), copies(whole, daemon, stride))
+    for damage in itertools.chain(*damages):
         restore(daemon, damage.content)
         daemon.start()
         slowest = max(slowest, daemon.ready_after)
         try:
-            assert [life.seen() for life in lives] == before, damage.what
+            now = [life.seen() for life in lives]
+        except grpc.RpcError as error:
+            raise AssertionError(f"{damage.what}: {error}\n{daemon.log[-20000:]}") from error
         finally:
             daemon.kill()
+        assert now == before, damage.what
         tried[damage.what.split(" ")[0]] = tried.get(damage.what.split(" ")[0], 0) + 1
     restore(daemon, whole)
     daemon.start()
@@ -90,7 +92,7 @@ def restore(daemon: Daemon, content: bytes) -> None:
     (daemon.state_dir / _NAME).write_bytes(content)
 
 
-def pages(whole: bytes, path: Path, stride: int) -> Iterator[Damage]:
+def pages(whole: bytes, stride: int) -> Iterator[Damage]:
     """Every page overwritten with nonsense."""
     size = int.from_bytes(whole[16:18], "big") or 65536  # sqlite.org/fileformat2.html, 1.3
     size = 65536 if size == 1 else size
@@ -100,9 +102,10 @@ def pages(whole: bytes, path: Path, stride: int) -> Iterator[Damage]:
         yield Damage(what=f"page {number + 1}", content=content)
 
 
-def records(whole: bytes, path: Path, stride: int) -> Iterator[Damage]:
+def records(whole: bytes, daemon: Daemon, stride: int) -> Iterator[Damage]:
     """One byte in every record changed in the file itself, where no checksum of SQLite's sees it."""
-    connection = sqlite3.connect(path)
+    restore(daemon, whole)
+    connection = sqlite3.connect(daemon.state_dir / _NAME)
     try:
         rows = connection.execute("SELECT kind, id, body FROM records ORDER BY kind, id").fetchall()
     finally:
