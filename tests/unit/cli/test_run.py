@@ -133,7 +133,8 @@ def test_without_a_network_it_is_said_how_to_get_one(service: Service, capsys: C
     assert service.run("run", "busybox") == 4
     assert capsys.readouterr().err == (
         "crisp: no CNI configuration\n"
-        "use --host-network, or let Crisp make a network: `builtin = true` in the table [network] of /etc/crisp/config.toml, and restart crispd\n"
+        "use --host-network, or let Crisp make a network: `builtin = true` in the table [network] of"
+        " /etc/crisp/config.toml, and restart crispd\n"
     )
     assert service.run("run", "--host-network", "busybox") == 4
     assert capsys.readouterr().err == "crisp: no CNI configuration\n"
