@@ -13,7 +13,7 @@ from tests.daemon import CALL_LIMIT, Daemon
 from tests.images import catalogue
 
 # 250 numbered lines four times a second.
-NUMBERS = "i=1; while :; do seq $i $((i + 249)); i=$((i + 250)); usleep 250000; done"
+NUMBERS = "trap 'exit 3' TERM; i=1; while :; do seq $i $((i + 249)); i=$((i + 250)); usleep 250000; done"
 WAITS = 'trap "exit 3" TERM; echo up; sleep 1000 & wait'
 
 
@@ -130,7 +130,9 @@ def numbers(log: Path) -> Iterator[int]:
     begun = b""
     with log.open("rb") as lines:
         for line in lines:
-            _, _, tag, text = line.rstrip(b"\n").split(b" ", 3)
+            _, stream, tag, text = line.rstrip(b"\n").split(b" ", 3)
+            if stream != b"stdout":  # the shell tells of a child that was killed
+                continue
             begun += text
             if tag == b"F":  # else a part of a line, which the next one goes on with
                 yield int(begun)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -337,3 +338,33 @@ def test_a_file_that_is_no_database_is_set_aside_and_everything_is_rebuilt(daemo
         if nonsense:
             (aside,) = daemon.state_dir.glob("state.db.damaged-*")
             assert aside.read_bytes() == nonsense
+
+
+@pytest.mark.parametrize("lost", ["pod", "container", "both"])
+def test_a_record_that_is_damaged_twice_takes_its_own_object_with_it_and_no_other(
+    daemon: Daemon, lost: str
+) -> None:
+    cri.pull(daemon)
+    rig = Rig(own=daemon, id_prefix="")
+    kept = cri.Life(daemon=daemon, name="kept", script="sleep 1000")
+    kept.start()
+    before, base = kept.seen(), rig.things()
+    gone = cri.Life(daemon=daemon, name="gone", script="sleep 1000")
+    gone.start()
+    daemon.kill()
+    records = {"pod": [gone.pod_id], "container": [gone.container_id]}
+    for id_ in records.get(lost, [gone.pod_id, gone.container_id]):
+        for copy in daemon.state_dir.glob(f"*/{id_}/record.json"):
+            copy.write_text("{")
+        with contextlib.closing(sqlite3.connect(daemon.state_dir / "state.db")) as database, database:
+            database.execute("UPDATE records SET body = x'00' WHERE id = ?", (id_,))
+    daemon.start()
+    assert kept.seen() == before
+    # Nobody could manage a container without its pod.
+    left = {kept.pod_id} | ({gone.pod_id} if lost == "container" else set())
+    assert cri.listed(daemon) == (left, {kept.container_id})
+    if lost == "container":
+        gone.ask("CreateContainer")
+        gone.ask("RemovePodSandbox")
+    assert settled(lambda: sorted(rig.things() ^ base)) == []
+    gone.ask("RunPodSandbox")
