@@ -92,6 +92,10 @@ def main(arguments: Sequence[str] | None = None, *, connector: Connector | None 
     except CrispError as error:
         note(str(error))
         return exits.status_of(error)
+    except UnicodeEncodeError as error:
+        # An argument that was typed in another encoding; texts of the wire are UTF-8.
+        note(f"{error.object[:80]!r} is not UTF-8, and the daemon understands nothing else")
+        return exits.USAGE
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:

@@ -138,6 +138,13 @@ def test_exec_gives_the_output_and_the_status_of_the_command(service: Service, c
     ]
 
 
+def test_a_command_in_another_encoding_is_refused(service: Service, capsys: Capture) -> None:
+    assert service.run("exec", "mine", "echo", "caf\udce9") == 2
+    assert capsys.readouterr().err == (
+        "crisp: 'caf\\udce9' is not UTF-8, and the daemon understands nothing else\n"
+    )
+
+
 def test_exec_asks_the_realm_of_the_container(service: Service) -> None:
     assert service.run("exec", "mine", "true") == 0
     assert service.changing() == ["run.sock ExecSync"]
