@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 import pytest
 
 from tests.component.cli.person import IMAGE, said
@@ -9,7 +12,9 @@ from tests.daemon import Daemon
 
 
 @pytest.fixture
-def stocked(served: Daemon) -> Daemon:
-    """The shared daemon with an image."""
+def stocked(served: Daemon) -> Iterator[Daemon]:
+    """The shared daemon with an image. What a test still runs is removed, with its logs, as a person would."""
     said(served, "pull", "-q", IMAGE)
-    return served
+    yield served
+    if left := json.loads(said(served, "pods", "-a", "--realm", "run", "-o", "json")):
+        said(served, "rm", "-f", *(pod["id"] for pod in left))
