@@ -89,6 +89,7 @@ class SpdyForwarding:
     def __init__(self) -> None:
         self._framer = spdy.Framer()
         self._pairs: dict[str, _Pair] = {}
+        self._waiting: dict[str, _Pair] = {}  # those that are not complete, the oldest first
         self._names: dict[int, str] = {}  # stream -> name of its pair
         self._last = 0
         self._over = False
@@ -134,7 +135,7 @@ class SpdyForwarding:
         if pair is not None and (pair.data if type_ == "data" else pair.error):
             return [*self._duplicate(name, pair, type_), self._refuse(frame.stream, spdy.PROTOCOL_ERROR)]
         if pair is None:
-            pair = self._pairs[name] = _Pair(since=now)
+            pair = self._pairs[name] = self._waiting[name] = _Pair(since=now)
         self._names[frame.stream] = name
         if type_ == "data":
             pair.data, pair.port, pair.input_ended = frame.stream, port, frame.fin
@@ -143,6 +144,7 @@ class SpdyForwarding:
         answer = self._framer.send(spdy.SynReply(stream=frame.stream, headers={}))
         events: list[ForwardEvent] = [Reply(data=answer)]
         if pair.complete:
+            del self._waiting[name]
             events.append(Connect(key=pair.data, port=pair.port))
             if pair.early:
                 events.append(Received(key=pair.data, data=bytes(pair.early)))
@@ -176,6 +178,7 @@ class SpdyForwarding:
 
     def _forget(self, name: str, pair: _Pair) -> None:
         self._pairs.pop(name, None)
+        self._waiting.pop(name, None)
         self._names.pop(pair.data, None)
         self._names.pop(pair.error, None)
 
@@ -214,15 +217,11 @@ class SpdyForwarding:
             self._forget(name, pair)
 
     def due(self) -> float | None:
-        waiting = [pair.since for pair in self._pairs.values() if not pair.complete]
-        return min(waiting) + PAIR_TIME if waiting else None
+        oldest = next(iter(self._waiting.values()), None)
+        return oldest.since + PAIR_TIME if oldest is not None else None
 
     def expire(self, now: float) -> list[ForwardEvent]:
-        late = [
-            (name, pair)
-            for name, pair in self._pairs.items()
-            if not pair.complete and pair.since + PAIR_TIME <= now
-        ]
+        late = [(name, pair) for name, pair in self._waiting.items() if pair.since + PAIR_TIME <= now]
         words = f"the other stream did not come within {PAIR_TIME:g} s"
         sent = b"".join(self._give_up(name, pair, words) for name, pair in late)
         return [Reply(data=sent)] if sent else []

@@ -24,7 +24,7 @@ async def exec_sync(
     ends with its caller. A command that ends with a code other than 0 is no error.
     """
     require_running(record)
-    process = await asyncio.to_thread(_read_process, node.paths.container(record.id))
+    process = await asyncio.to_thread(read_process, node.paths.container(record.id))
     request = ExecRequest(process=exec_process(process, command), timeout=limit)
     return await node.handlers.driver(record.handler).exec_sync(target(node.paths, record), request)
 
@@ -35,7 +35,8 @@ def require_running(record: ContainerRecord) -> None:
         raise WrongState(f"container {record.id} is {record.state.value}, it does not run")
 
 
-def _read_process(directory: Path) -> dict[str, Any]:
+def read_process(directory: Path) -> dict[str, Any]:
+    """The OCI process object of the container with this bundle. Blocking. Raises Internal."""
     path = directory / "config.json"
     try:
         process: dict[str, Any] = json.loads(path.read_bytes())["process"]

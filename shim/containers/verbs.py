@@ -13,7 +13,7 @@ from typing import Any
 
 from oci.workload import ContainerId, ContainerSpec, PodSpec, Resources
 from shim.collector import Collector
-from shim.containers import create, exec, remove, start, stop, update
+from shim.containers import create, exec, remove, start, stop, streams, update
 from shim.containers.exits import Exits
 from shim.containers.lookup import all_containers, find_container, get_container
 from shim.containers.stop import Stops
@@ -21,7 +21,7 @@ from shim.containers.target import target
 from shim.node import Node
 from shim.pods.lookup import get_pod
 from shim.records import ContainerRecord, ContainerState
-from shim.runtimes.driver import ExecResult
+from shim.runtimes.driver import ExecResult, Output, Session, Size
 from shim.state.codec import encode
 from shim.stats import ContainerUsage
 
@@ -80,6 +80,45 @@ class Containers:
     ) -> ExecResult:
         """ExecSync; `limit` in seconds."""
         return await exec.exec_sync(self._node, self.get(realm, id_), cmd, limit=limit)
+
+    def check_exec(self, realm: str, id_: str, /) -> ContainerId:
+        """Exec: whether it can begin, and the whole id. Raises Absent, WrongState."""
+        record = self.get(realm, id_)
+        streams.check_exec(record)
+        return record.id
+
+    def check_attach(self, realm: str, id_: str, /, *, terminal: bool) -> ContainerId:
+        """Attach: whether it can begin, and the whole id. Raises Absent, WrongState, BadInput."""
+        record = self.get(realm, id_)
+        streams.check_attach(record, terminal=terminal)
+        return record.id
+
+    async def exec_stream(
+        self,
+        realm: str,
+        id_: str,
+        cmd: tuple[str, ...],
+        /,
+        *,
+        terminal: bool,
+        stdin: bool,
+        outputs: frozenset[Output],
+        size: Size | None,
+    ) -> Session:
+        """Exec, when its client is there."""
+        return await streams.exec_stream(
+            self._node,
+            self.get(realm, id_),
+            cmd,
+            terminal=terminal,
+            stdin=stdin,
+            outputs=outputs,
+            size=size,
+        )
+
+    async def attach(self, realm: str, id_: str, /, *, size: Size | None) -> Session:
+        """Attach, when its client is there."""
+        return await streams.attach(self._node, self.get(realm, id_), size=size)
 
     async def reopen_log(self, realm: str, id_: str, /) -> None:
         """ReopenContainerLog."""

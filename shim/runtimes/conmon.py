@@ -57,6 +57,11 @@ class MonitorFiles:
         return self.attach / words.link_name(self.id)
 
     @property
+    def attach_socket(self) -> Path:
+        """Where conmon takes attach clients. Raises ValueError when the path is too long for a socket."""
+        return words.attach_path(self.attach, self.id)
+
+    @property
     def exit_file(self) -> Path:
         return self.exits / self.id
 

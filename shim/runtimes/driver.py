@@ -6,6 +6,7 @@ the record. What it watches while the daemon lives (exits) it watches again afte
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -82,6 +83,71 @@ class ExecResult:
     exit_code: int
 
 
+class Output(Enum):
+    """What a process writes to. With a terminal everything comes out of STDOUT."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """A terminal's size in characters."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRequest:
+    """A process whose streams somebody holds while it runs. `process` is the OCI process object, complete.
+
+    Its `terminal` says whether it gets one, which then has `size` from the beginning. Streams that are not
+    asked for are /dev/null.
+    """
+
+    process: Mapping[str, Any]
+    stdin: bool
+    outputs: frozenset[Output]
+    size: Size | None = None
+
+
+class Session(Protocol):
+    """The streams of a process, held by one client. Whoever opened it closes it."""
+
+    @property
+    def outputs(self) -> frozenset[Output]:
+        """Those that `read` gives; each must be read to its end."""
+        ...
+
+    async def read(self, output: Output) -> bytes:
+        """The next bytes, b"" at the end; one reader an output. Raises Full for one that was too slow."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """To the standard input; waits while it is full, and drops what can no longer be delivered."""
+        ...
+
+    def end_input(self) -> None:
+        """The client sends nothing more."""
+        ...
+
+    async def resize(self, size: Size) -> None:
+        """Of the terminal, if there is one."""
+        ...
+
+    async def wait(self) -> int | None:
+        """Wait for the end; the exit code, None where it is not this session's to tell (attach).
+
+        Raises what kept the process from running.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go: an exec that runs is killed with all that it started, an attached container lives on."""
+        ...
+
+
 ExitListener = Callable[[ContainerId, Exit], None]
 """Called once for each container that ended, on the event loop, never from within a verb."""
 
@@ -137,6 +203,21 @@ class Driver(Protocol):
 
     async def exec_sync(self, target: Target, request: ExecRequest) -> ExecResult:
         """Run to the end and collect the output. On timeout the whole process tree is dead: Deadline."""
+        ...
+
+    async def exec_stream(self, target: Target, request: StreamRequest) -> Session:
+        """Start a process beside the container's own; it lives no longer than its session."""
+        ...
+
+    async def attach(self, target: Target) -> Session:
+        """Take part in the container's own streams, from now on. Any number may do so."""
+        ...
+
+    async def dial(self, network: str, port: int) -> socket.socket:
+        """A connection to `localhost` in a pod; `network` is its namespace's path, "" for the host's.
+
+        Not blocking; the caller closes it. Raises Absent when nothing listens, Deadline.
+        """
         ...
 
     async def reopen_log(self, target: Target) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,16 +22,18 @@ from oci import commandline
 from oci.commandline import Phase, Runtime
 from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, WrongState
 from oci.features import HandlerFeatures
-from oci.monitor import Monitor
+from oci.monitor import Monitor, resize_message
 from oci.workload import ContainerId
 from shim import files, process
 from shim.cgroups import Cgroups, Hierarchies
 from shim.kernel.arrivals import Arrivals
 from shim.lifecycle.undo import to_the_end
+from shim.network.dial import dial
 from shim.process import CommandMissing
 from shim.records import ProcessRef
 from shim.rootfs import Rootfs
-from shim.runtimes import conmon, logfile, overlay
+from shim.runtimes import attach, conmon, interactive, logfile, overlay
+from shim.runtimes.attach import AttachSession
 from shim.runtimes.conmon import MonitorFailed, MonitorFiles, Monitors
 from shim.runtimes.driver import (
     Created,
@@ -38,11 +41,16 @@ from shim.runtimes.driver import (
     ExecResult,
     ExitListener,
     Observed,
+    Output,
+    Session,
+    Size,
     Status,
+    StreamRequest,
     Target,
 )
 from shim.runtimes.exec import Execs
 from shim.runtimes.exits import DRAIN, ExitWatch, read_exit
+from shim.runtimes.launch import Launches
 from shim.runtimes.limits import Limits
 from shim.runtimes.table import Handler
 from shim.runtimes.verbs import Verbs, take_log
@@ -104,13 +112,11 @@ class OciDriver:
             io=self._io,
             drain=exit_drain,
         )
-        self._execs = Execs(
-            runtime=self._runtime,
-            directory=run_dir / "execs",
-            cgroups=self._cgroups,
-            io=self._io,
-            drain=exec_drain,
+        self._exec_drain = exec_drain
+        self._launches = Launches(
+            runtime=self._runtime, directory=run_dir / "execs", cgroups=self._cgroups, io=self._io
         )
+        self._execs = Execs(self._launches, drain=exec_drain)
         self._verbs = Verbs(runtime=self._runtime, logs=run_dir / "logs", timeout=timeout, io=self._io)
         self._limits = Limits(handler=handler.name, verbs=self._verbs, hierarchies=hierarchies, io=self._io)
         self._arrivals: Arrivals | None = None
@@ -218,7 +224,7 @@ class OciDriver:
         """Waits a bounded time for a conmon that has not yet written down how its container ended."""
         await self._open()
         monitor = target.monitor or await self._blocking(lambda: conmon.monitor_of(self._files(target)))
-        await self._execs.clear(target)
+        await self._launches.clear(target)
         observed = await self.observe(target)
         if observed.status is Status.STOPPED:
             return replace(observed, exit=await self._exits.conclude(target, monitor))
@@ -235,6 +241,41 @@ class OciDriver:
             return await self._execs.run(target, request)
         except CommandMissing as error:
             raise self._verbs.missing("exec", target.id, error) from error
+
+    async def exec_stream(self, target: Target, request: StreamRequest) -> Session:
+        """See `interactive.open_session`."""
+        await self._open()
+        try:
+            return await interactive.open_session(self._launches, target, request, drain=self._exec_drain)
+        except CommandMissing as error:
+            raise self._verbs.missing("exec", target.id, error) from error
+
+    async def attach(self, target: Target) -> Session:
+        """See `AttachSession`. Raises Absent when the container's conmon is gone, Busy."""
+        paths = self._files(target)
+
+        async def resize(size: Size) -> None:
+            message = resize_message(size.height, size.width)
+            await self._blocking(lambda: conmon.send_control(paths, message))
+
+        connected: list[socket.socket] = []
+        try:
+            await self._blocking(lambda: connected.append(attach.connect(paths.attach_socket)))
+        except BaseException:
+            for connection in connected:  # made while the caller went away
+                connection.close()
+            raise
+        return AttachSession(
+            connected[0],
+            outputs=frozenset({Output.STDOUT} if target.tty else Output),
+            ends_input=target.stdin_once and not target.tty,
+            resize=resize if target.tty else None,
+            name=f"attach to container {target.id}",
+        )
+
+    async def dial(self, network: str, port: int) -> socket.socket:
+        """See `shim.network.dial`."""
+        return await dial(network, port)
 
     async def reopen_log(self, target: Target) -> None:
         """See `logfile.reopen`. A container without a log is success."""
@@ -289,11 +330,11 @@ class OciDriver:
 
     def _arrived(self, name: str) -> None:
         self._exits.arrived(name)
-        self._execs.arrived(name)
+        self._launches.arrived(name)
 
     def _lost(self) -> None:
         self._exits.lost()
-        self._execs.lost()
+        self._launches.lost()
 
     def _files(self, target: Target) -> MonitorFiles:
         return MonitorFiles(bundle=target.directory, run_dir=self._run_dir, id=target.id)
@@ -334,8 +375,8 @@ class OciDriver:
                 f"{': ' + words if words else ''}",
                 verb="create",
             )
-        if isinstance(error, Deadline) and words:
-            return Deadline(f"handler {self.handler}: {error.message}: {words}")
+        if isinstance(error, Deadline):
+            return Deadline(f"handler {self.handler}: {error.message}{': ' + words if words else ''}")
         return None
 
     async def _abandon(self, target: Target) -> None:
@@ -383,7 +424,7 @@ class OciDriver:
             if target.cgroup:
                 self._cgroups.remove(target.cgroup)
 
-        await self._execs.clear(target)
+        await self._launches.clear(target)
         try:
             await self._blocking(remove)
         except OSError as error:

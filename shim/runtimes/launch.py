@@ -1,0 +1,269 @@
+"""A process that a runtime's `exec` starts beside a container's own: its files, watch, and end with its tree.
+
+The pid file is what makes deadlines real: the process in the container is no child of ours, and outlives the
+runtime that started it. Each exec has three small files in the run directory; one that is still there after a
+restart names a process that nobody waits for any more, and `clear` ends it. What becomes of the output is
+decided elsewhere (`exec.py`, `interactive.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from oci import commandline
+from oci.commandline import Runtime
+from oci.monitor import parse_pid
+from shim import files, process
+from shim.cgroups import Cgroups
+from shim.kernel import pidfd
+from shim.lifecycle.undo import to_the_end
+from shim.records import ProcessRef
+from shim.runtimes import processtree
+from shim.runtimes.driver import Target
+
+T = TypeVar("T")
+
+_KILL_TIME: Final = 5.0
+_CLOCK_SLACK: Final = 1.0
+AFTERMATH: Final = 1.0
+"""Seconds for the runtime to end and for pipes to close after everything that held them was killed."""
+
+
+class Launch:
+    """One exec under way. `pipes` are the inodes of pipes of ours that it was given."""
+
+    def __init__(self, target: Target, base: Path) -> None:
+        self.target = target
+        self.process_file = base.with_name(base.name + ".json")
+        self.pid_file = base.with_name(base.name + ".pid")
+        self.log = base.with_name(base.name + ".log")
+        self.pipes: frozenset[int] = frozenset()
+        self.ended = asyncio.Event()  # the process in the container, or the runtime, has ended
+        self.begun = asyncio.Event()  # it is known whether there is or was such a process
+        self.happened = False  # there is or was
+        self.main: ProcessRef | None = None
+        self.session = 0
+        self._descriptor = -1
+        self._unwatch: Callable[[], None] | None = None
+
+    def started(self) -> None:
+        """The pid file is complete: watch the process itself, since a runtime may wait for its pipes too."""
+        with contextlib.suppress(OSError):
+            pid = parse_pid(self.pid_file.read_bytes())
+            entry = None if pid is None else processtree.read_entry(pid)
+            if self.main is not None or pid is None:
+                return
+            self.happened = True
+            self.begun.set()
+            if entry is None:
+                self.ended.set()
+                return
+            self.main, self.session = entry.reference, entry.session
+            descriptor = pidfd.open_process(self.main)
+            if descriptor is None:
+                self.ended.set()
+                return
+            self._descriptor = descriptor
+            self._unwatch = pidfd.on_exit(descriptor, self.ended.set)
+
+    def close(self) -> None:
+        if self._unwatch is not None:
+            self._unwatch()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def unlink(self) -> None:
+        torn = self.pid_file.with_name(f".{self.pid_file.name}")  # runc was killed while writing it
+        for path in (self.process_file, self.pid_file, self.log, torn):
+            path.unlink(missing_ok=True)
+
+
+class Launches:
+    """Everything that was started by `exec` and has not ended."""
+
+    def __init__(self, *, runtime: Runtime, directory: Path, cgroups: Cgroups, io: Executor) -> None:
+        self._runtime = runtime
+        self._directory = directory
+        self._cgroups = cgroups
+        self._io = io
+        self._running: dict[str, Launch] = {}
+
+    def arrived(self, name: str) -> None:
+        """A file of this name is complete in the directory of execs."""
+        running = self._running.get(name)
+        if running is not None:
+            running.started()
+
+    def lost(self) -> None:
+        """The kernel dropped events: look for every pid file that is waited for."""
+        for running in self._running.values():
+            running.started()
+
+    def place(self, target: Target) -> Path:
+        """What the names of a new exec's files begin with."""
+        return self._directory / f"{target.id}.{secrets.token_hex(6)}"
+
+    async def begin(self, running: Launch, process_: Mapping[str, Any]) -> None:
+        """Write the process file and listen for the pid file. `forget` is owed from here on."""
+        self._running[running.pid_file.name] = running
+        document = json.dumps(process_).encode("ascii")
+        # to its end even when cancelled: a file written after its removal would stay
+        await to_the_end(self._blocking(lambda: files.write_atomic(running.process_file, document)))
+
+    def spawn(
+        self, running: Launch, *, stdin: int | None = None, stdout: int | None, stderr: int | None
+    ) -> process.Child:
+        """Start the runtime. Raises CommandMissing, BadInput, Full."""
+        argv = commandline.execute(
+            self._runtime,
+            running.log,
+            running.target.id,
+            process=running.process_file,
+            pid_file=running.pid_file,
+        )
+        return process.spawn(argv, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    async def check(self, running: Launch, status: int, stderr: bytes = b"") -> None:
+        """Whether there was a process whose status this is. Raises what kept the runtime from starting it."""
+        started, words = await self._blocking(lambda: self._findings(running))
+        if not started or status < 0:
+            said = words or commandline.plain_words(stderr) or "the process was not started"
+            raise commandline.failure(self._runtime, running.target.id, "exec", said, status=status)
+
+    async def forget(self, running: Launch) -> None:
+        """Stop watching and remove the files."""
+        self._running.pop(running.pid_file.name, None)
+        running.close()
+        await to_the_end(self._blocking(running.unlink))
+
+    async def clear(self, target: Target) -> None:
+        """End what execs before a restart have left in the container."""
+        for root, session in await self._blocking(lambda: self._leftovers(target)):
+            await self._end_leftover(target, root, session)
+
+    async def _end_leftover(self, target: Target, root: ProcessRef, session: int) -> None:
+        """`session` 0 says that `root` is a runtime, which has not yet said what it started."""
+        pipes: frozenset[int] = frozenset()
+        if not session:
+            process.signal(root, signal.SIGSTOP)
+            pipes = await self._blocking(lambda: processtree.pipes_of(root.pid))
+        await processtree.kill_all(
+            lambda: self._tree(target, {root.pid}, session, pipes), io=self._io, timeout=_KILL_TIME
+        )
+
+    async def end_holders(self, running: Launch, child: process.Child) -> None:
+        """Kill what the ended process left behind with the output open, and nothing else."""
+        pipes = await self._blocking(lambda: running.pipes | processtree.pipes_of(child.pid))
+
+        def find() -> Iterable[ProcessRef]:
+            table = processtree.read_table()
+            pids = self._inside(running.target, table, running.session) - {child.pid}
+            return [table[pid].reference for pid in processtree.holders(pids, pipes)]
+
+        await processtree.kill_all(find, io=self._io, timeout=_KILL_TIME)
+
+    async def end_tree(self, running: Launch, child: process.Child) -> int:
+        """Kill everything that the exec started, then the runtime."""
+        child.signal(signal.SIGSTOP)  # so that it starts nothing while its children are looked for
+        running.started()  # the pid file may be there and its event not yet
+        pipes = await self._blocking(lambda: running.pipes | processtree.pipes_of(child.pid))
+        roots = {child.pid} | ({running.main.pid} if running.main is not None else set())
+        killed = 0
+        try:
+            killed += await self._kill_tree(running, roots, pipes, runtime=child.pid)
+            if killed:
+                # The runtime is the dead process's parent and must reap it: otherwise a zombie stays in the
+                # container, whose first process may never reap what it did not start. Where nothing was
+                # killed it may not go on, for it would start what it has not yet started.
+                child.signal(signal.SIGCONT)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(AFTERMATH):
+                        await child.exited()
+        finally:
+            child.signal_group(signal.SIGKILL)
+            await child.wait()
+        return killed + await self._kill_tree(running, roots - {child.pid}, pipes, runtime=0)
+
+    async def _kill_tree(
+        self, running: Launch, roots: set[int], pipes: frozenset[int], *, runtime: int
+    ) -> int:
+        return await processtree.kill_all(
+            lambda: self._tree(running.target, roots, running.session, pipes, runtime=runtime),
+            io=self._io,
+            timeout=_KILL_TIME,
+        )
+
+    def _tree(
+        self,
+        target: Target,
+        roots: set[int],
+        session: int,
+        pipes: frozenset[int],
+        *,
+        runtime: int = 0,
+    ) -> list[ProcessRef]:
+        table = processtree.read_table()
+        found = processtree.members(table, roots, session)
+        if pipes:
+            found |= processtree.holders(self._inside(target, table, session), pipes)
+        spared = {runtime, os.getpid(), 1}
+        if target.process is not None:
+            spared.add(target.process.pid)
+        return [table[pid].reference for pid in found - spared if pid in table]
+
+    def _inside(self, target: Target, table: dict[int, processtree.Entry], session: int) -> set[int]:
+        """The container's processes; where its cgroup is not known, those of the exec's session."""
+        if target.cgroup:
+            return set(self._cgroups.processes(target.cgroup)) & table.keys()
+        return processtree.members(table, (), session)
+
+    def _findings(self, running: Launch) -> tuple[bool, str]:
+        """Whether the process was started at all, and the last error in the runtime's log."""
+        words = ""
+        with contextlib.suppress(OSError):
+            words = commandline.parse_log(running.log.read_bytes())
+        return running.pid_file.exists(), words
+
+    def _leftovers(self, target: Target) -> list[tuple[ProcessRef, int]]:
+        """Processes of forgotten execs, each with its session; their files are removed."""
+        forgotten = [
+            path
+            for path in self._directory.glob(f"*{target.id}.*")
+            if path.with_suffix(".pid").name.removeprefix(".") not in self._running
+        ]
+        if not forgotten:
+            return []
+        inside = set(self._cgroups.processes(target.cgroup)) if target.cgroup else set()
+        found = []
+        for path in sorted(forgotten):  # .json comes before .pid
+            if path.suffix == ".json":
+                entry = self._started(path.with_suffix(".pid"), inside)
+                if entry is not None:
+                    found.append((entry.reference, entry.session))
+                else:
+                    found += [(ref, 0) for ref in processtree.with_argument(f"--process={path}")]
+            path.unlink(missing_ok=True)
+        return found
+
+    def _started(self, pid_file: Path, inside: set[int]) -> processtree.Entry | None:
+        """The container's process that a pid file of an earlier life names, None when it is gone."""
+        try:
+            pid, written = parse_pid(pid_file.read_bytes()), pid_file.stat().st_mtime
+        except OSError:
+            return None
+        entry = processtree.read_entry(pid) if pid is not None and pid in inside else None
+        # a process that began after the file was written only has the number of the exec's
+        return entry if entry is not None and processtree.began(entry) <= written + _CLOCK_SLACK else None
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._io, work)
