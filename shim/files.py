@@ -10,9 +10,10 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from oci.errors import Internal
+from oci.errors import Full, Internal
 from shim.kernel.openat2 import Resolve, openat2
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -46,6 +47,19 @@ def write_atomic(path: str | Path, data: bytes, *, mode: int = 0o600, durable: b
         raise
     if durable:
         sync_directory(target.parent)
+
+
+@contextlib.contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Tell a failure of the file system by its kind: Full, else Internal, with the path and the errno."""
+    try:
+        yield
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "no errno")
+        words = f"{what}: {error.filename or path}: {error.strerror} ({name})"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Full(f"{words}, free some space on its file system") from error
+        raise Internal(words) from error
 
 
 def sync_directory(path: str | Path) -> None:

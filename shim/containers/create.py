@@ -17,7 +17,7 @@ from shim.containers.looks import Looks, look
 from shim.containers.lookup import get_container
 from shim.containers.remove import release
 from shim.containers.stop import signal_number
-from shim.files import make_private_directory, write_atomic
+from shim.files import make_private_directory, write_atomic, writing
 from shim.lifecycle.table import ContainerEvent, next_container_state
 from shim.lifecycle.undo import Debt, Undo
 from shim.node import Node
@@ -197,8 +197,9 @@ def _stop_signal(spec: ContainerSpec, image: ImageRecord) -> str:
 
 
 def _write_bundle(directory: Path, built: Built) -> None:
-    make_private_directory(directory)
-    write_atomic(directory / "config.json", json.dumps(built.config, separators=(",", ":")).encode())
+    with writing("bundle", directory):
+        make_private_directory(directory)
+        write_atomic(directory / "config.json", json.dumps(built.config, separators=(",", ":")).encode())
 
 
 def _settle(node: Node, record: ContainerRecord) -> Callable[[tuple[Debt, ...]], Awaitable[None]]:

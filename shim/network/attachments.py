@@ -17,7 +17,7 @@ from oci import ids
 from oci.cni.configuration import Network, from_document
 from oci.errors import CrispError
 from oci.workload import PodId
-from shim.files import make_private_directory, write_atomic
+from shim.files import make_private_directory, write_atomic, writing
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Attachments:
         make_private_directory(self._directory)
 
     def put(self, pod_id: PodId, attachments: tuple[Attachment, ...]) -> None:
-        """Replace what is kept of a pod. Raises OSError."""
+        """Replace what is kept of a pod. Raises Full, Internal."""
         document = {
             "format": _FORMAT,
             "attachments": [
@@ -60,7 +60,9 @@ class Attachments:
                 for attachment in attachments
             ],
         }
-        write_atomic(self._path(pod_id), json.dumps(document, separators=(",", ":")).encode())
+        path = self._path(pod_id)
+        with writing("what DEL will need", path):
+            write_atomic(path, json.dumps(document, separators=(",", ":")).encode())
 
     def get(self, pod_id: PodId) -> tuple[Attachment, ...] | None:
         """What is kept of a pod; None when nothing is, or it is damaged (which is logged)."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from oci.bundle.inputs import PodFiles
 from oci.bundle.podfiles import hostname_file, hosts_file, resolv_conf
 from oci.workload import NamespaceMode, PodSpec
-from shim.files import make_private_directory, remove_tree, write_atomic
+from shim.files import make_private_directory, remove_tree, write_atomic, writing
 from shim.kernel import mount
 from shim.records import PodRecord
 from shim.threads import in_thread
@@ -47,22 +47,24 @@ async def unmount(directory: Path) -> None:
 
 
 def _make(spec: PodSpec, directory: Path, hostname: str, shm_size: int) -> None:
-    make_private_directory(directory)
-    host_hosts = _read(Path("/etc/hosts"))
-    host_resolv = _read(Path("/etc/resolv.conf"))
-    # Readable by every user of the containers that they are mounted into.
-    write_atomic(directory / "hosts", hosts_file(host_hosts, hostname=hostname).encode(), mode=0o644)
-    write_atomic(directory / "hostname", hostname_file(hostname).encode(), mode=0o644)
-    write_atomic(directory / "resolv.conf", resolv_conf(spec.dns, host_resolv).encode(), mode=0o644)
-    if spec.security.namespaces.ipc is not NamespaceMode.NODE:
-        shm = directory / "shm"
-        shm.mkdir(mode=0o755, exist_ok=True)
-        mount.mount_tmpfs(shm, size=shm_size, mode=0o1777)
+    with writing("pod directory", directory):
+        make_private_directory(directory)
+        host_hosts = _read(Path("/etc/hosts"))
+        host_resolv = _read(Path("/etc/resolv.conf"))
+        # Readable by every user of the containers that they are mounted into.
+        write_atomic(directory / "hosts", hosts_file(host_hosts, hostname=hostname).encode(), mode=0o644)
+        write_atomic(directory / "hostname", hostname_file(hostname).encode(), mode=0o644)
+        write_atomic(directory / "resolv.conf", resolv_conf(spec.dns, host_resolv).encode(), mode=0o644)
+        if spec.security.namespaces.ipc is not NamespaceMode.NODE:
+            shm = directory / "shm"
+            shm.mkdir(mode=0o755, exist_ok=True)
+            mount.mount_tmpfs(shm, size=shm_size, mode=0o1777)
 
 
 def _remove(directory: Path) -> None:
-    mount.unmount(directory / "shm")
-    remove_tree(directory)
+    with writing("pod directory", directory):
+        mount.unmount(directory / "shm")
+        remove_tree(directory)
 
 
 def _read(path: Path) -> str:

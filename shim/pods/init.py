@@ -13,7 +13,7 @@ from oci.bundle import sandbox_init
 from oci.bundle.inputs import NamespacePaths, SandboxInitInputs
 from oci.errors import Internal
 from oci.workload import ContainerId, NamespaceMode, PodSpec
-from shim.files import make_private_directory
+from shim.files import make_private_directory, writing
 from shim.node import Node
 from shim.placement import placed
 from shim.pods import files
@@ -88,8 +88,9 @@ def _make_rootfs(directory: Path, configured: Path | None) -> None:
             f"first process: {_PROGRAM} is not on PATH, install Debian's package {_PROGRAM}"
             " or set containers.init_binary"
         )
-    rootfs = make_private_directory(directory) / "rootfs"
-    for name in ("", "dev", "proc", "sys"):
-        (rootfs / name).mkdir(mode=0o755, exist_ok=True)
-    shutil.copyfile(program, rootfs / _PROGRAM)
-    (rootfs / _PROGRAM).chmod(0o755)
+    with writing("first process", directory):
+        rootfs = make_private_directory(directory) / "rootfs"
+        for name in ("", "dev", "proc", "sys"):
+            (rootfs / name).mkdir(mode=0o755, exist_ok=True)
+        shutil.copyfile(program, rootfs / _PROGRAM)
+        (rootfs / _PROGRAM).chmod(0o755)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from oci.errors import Internal
-from shim.files import make_private_directory, remove_tree, write_atomic
+from oci.errors import CrispError, Full, Internal
+from shim.files import make_private_directory, remove_tree, write_atomic, writing
 
 
 def names(directory: Path) -> list[str]:
@@ -115,3 +116,17 @@ def test_a_file_in_place_of_a_tree_is_removed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     remove_tree(tmp_path / "file")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.ENOSPC, Full, "pod files: /a/b: No space left on device (ENOSPC), free some space"),
+        (errno.EDQUOT, Full, "pod files: /a/b: Disk quota exceeded (EDQUOT), free some space"),
+        (errno.EIO, Internal, "pod files: /a/b: Input/output error (EIO)"),
+    ],
+)
+def test_a_failed_write_is_told_by_its_kind(number: int, kind: type[CrispError], words: str) -> None:
+    with pytest.raises(kind) as failure, writing("pod files", Path("/a/b")):
+        raise OSError(number, os.strerror(number))
+    assert failure.value.message.startswith(words)
