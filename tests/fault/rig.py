@@ -109,7 +109,8 @@ class Rig:
         own = self.own
         names = (str(own.directory), own.cgroup_prefix, f"/run/netns/crisp-{self.id_prefix}")
         rooms = [own.state_dir / name for name in ("pods", "containers", "cni", "images/lent", "images/l")]
-        rooms += [own.run_dir / name for name in ("ns", "exits", "attach", "execs", "logs", "handlers")]
+        rooms += [own.run_dir / name for name in ("ns", "exits", "attach", "execs", "logs")]
+        rooms += (own.run_dir / "handlers").glob("*")  # made by the runtimes, once
         kinds: dict[str, Iterable[str]] = {
             "mount": leaks.mounts(),
             "network namespace": (f"/run/netns/{name}" for name in leaks.network_namespaces()),
