@@ -1,7 +1,8 @@
 """The command lines of OCI runtimes (runc, crun, youki and their kin), and what their failures mean.
 
 Composes argv for every verb and reads the JSON log and the answer of `state`. Runs nothing and opens no
-file. The runtimes' words were recorded from runc 1.1.5, crun 1.8.1 and youki 0.7; tests hold the samples.
+file. The runtimes' words were recorded from runc 1.1.5 and 1.1.15, crun 1.8.1 and 1.21, and youki 0.7; tests
+hold the samples.
 """
 
 from __future__ import annotations
@@ -136,6 +137,8 @@ _PROGRAM: Final = re.compile(
     r'|exec: ".*": (?:stat .*: )?(?:no such file or directory|permission denied|is a directory'
     r"|not a directory|exec format error|too many levels of symbolic links)"  # runc
     r"|open executable: "  # crun: there, but not a file that may be executed
+    r"|the path `.*` (?:exists but it is not executable|is not a regular file)"  # crun 1.21
+    r"|cannot open `.*`: (?:Not a directory|Too many levels of symbolic links)"
     r"|exec(?:v|ve|vpe?)?[: ].*(?:ENOENT|EACCES|ENOEXEC|No such file or directory|Permission denied"
     r"|Exec format error)",
     re.DOTALL,
