@@ -28,6 +28,7 @@ def test_a_container_is_created_runs_and_ends_and_is_told_once(play: Play) -> No
             before = time.time_ns()
             await driver.start(target)
             assert await driver.observe(target) == Observed(status=Status.RUNNING, process=target.process)
+            await written(target, b"err")  # a start has ended before the program has begun
             await driver.kill(target, signal.SIGKILL)
             ended = await rig.ended(target)
             assert ended == Exit(code=137, finished_at=ended.finished_at, oom_killed=False)
