@@ -13,7 +13,7 @@ from tests.daemon import Daemon
 
 @pytest.fixture
 def stocked(served: Daemon) -> Iterator[Daemon]:
-    """The shared daemon with an image. What a test still runs is removed, with its logs, as a person would."""
+    """The shared daemon with an image. What a test still runs is removed with its logs, as people do it."""
     said(served, "pull", "-q", IMAGE)
     yield served
     if left := json.loads(said(served, "pods", "-a", "--realm", "run", "-o", "json")):
