@@ -5,14 +5,15 @@ The composition root passes objects that have these methods. Nothing here knows 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from oci.registry_auth import Credentials
-from oci.workload import ContainerSpec, PodSpec, Resources
+from oci.workload import ContainerId, ContainerSpec, PodId, PodSpec, Resources
 from shim.records import ContainerRecord, ImageRecord, PodRecord
-from shim.runtimes.driver import ExecResult, HandlerFeatures
+from shim.runtimes.driver import ExecResult, HandlerFeatures, Output, Session, Size
 from shim.stats import ContainerUsage, PodUsage
 
 
@@ -36,6 +37,14 @@ class Pods(Protocol):
 
     async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[PodUsage]:
         """Those of `ids` that are READY; one that ended meanwhile is left out."""
+        ...
+
+    def check_forward(self, realm: str, id: str, /) -> PodId:
+        """The whole id. Raises Absent, WrongState."""
+        ...
+
+    async def dial(self, realm: str, id: str, port: int, /) -> socket.socket:
+        """A connection to a port of the pod's loopback."""
         ...
 
     async def describe(self, pod: PodRecord, /) -> Mapping[str, Any]:
@@ -64,6 +73,27 @@ class Containers(Protocol):
     async def exec_sync(
         self, realm: str, id: str, cmd: tuple[str, ...], limit: float | None, /
     ) -> ExecResult: ...
+    def check_exec(self, realm: str, id: str, /) -> ContainerId:
+        """The whole id. Raises Absent, WrongState."""
+        ...
+
+    def check_attach(self, realm: str, id: str, /, *, terminal: bool) -> ContainerId:
+        """The whole id. Raises Absent, WrongState, BadInput."""
+        ...
+
+    async def exec_stream(
+        self,
+        realm: str,
+        id: str,
+        cmd: tuple[str, ...],
+        /,
+        *,
+        terminal: bool,
+        stdin: bool,
+        outputs: frozenset[Output],
+        size: Size | None,
+    ) -> Session: ...
+    async def attach(self, realm: str, id: str, /, *, size: Size | None) -> Session: ...
     async def reopen_log(self, realm: str, id: str, /) -> None: ...
     async def stats(self, realm: str, id: str, /) -> ContainerUsage: ...
     async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[ContainerUsage]:

@@ -1,6 +1,7 @@
 """RuntimeService of CRI for one realm: each method translates, calls one verb, and responds.
 
-The calls that only look, again and again, are `api/observing.py`'s.
+The calls that only look, again and again, are `api/observing.py`'s, those that answer with a URL
+`api/connecting.py`'s.
 
 Error codes, logging and shielding are not its business (`api/door.py`, `shim/lifecycle/`). What is missing
 here stands in `api/unbuilt.py`.
@@ -12,9 +13,11 @@ import json
 import time
 
 from api.changes import Records
+from api.connecting import Connecting
 from api.observing import Observing
 from api.ports import Containers, Images, Node, Pods
 from api.proto import cri_pb2
+from api.streaming.server import StreamingServer
 from api.translate import checks, containers, filters, node, pods, resources
 from api.translate.container_request import arguments, container_spec
 from api.translate.pod_request import pod_spec
@@ -24,7 +27,7 @@ EXEC_OUTPUT_LIMIT = 16 * 1024 * 1024 - 64 * 1024
 """Bytes of both streams in one ExecSync answer: a client takes messages of 16 MiB."""
 
 
-class RuntimeService(Observing):
+class RuntimeService(Connecting, Observing):
     """Sees and touches only the objects of `realm`."""
 
     def __init__(
@@ -36,9 +39,11 @@ class RuntimeService(Observing):
         images: Images,
         node: Node,
         records: Records,
+        streams: StreamingServer,
     ) -> None:
         super().__init__(realm=realm, pods=pods, containers=containers, images=images, records=records)
         self._node = node
+        self._streams = streams
 
     # The runtime itself
 

@@ -20,6 +20,7 @@ from api.ports import DaemonInfo
 from api.proto import admin_pb2, cri_pb2
 from api.runtime_service import RuntimeService
 from api.sockets import protect
+from api.streaming.server import Limits, StreamingServer
 from api.unbuilt import UNBUILT
 from config.effective import explain
 from oci.errors import Internal
@@ -44,10 +45,17 @@ class Server:
         self._ready_at = 0
         self._servers: list[grpc.aio.Server] = []
         self._doors: list[Door] = []
+        streaming = assembly.node.settings.streaming
+        self._streams = StreamingServer(
+            address=streaming.address,
+            port=streaming.port,
+            limits=Limits(idle=float(streaming.idle_timeout), creation=float(streaming.creation_timeout)),
+        )
 
     async def start(self) -> None:
         """Bind every socket. Raises Internal naming the one that cannot be."""
         settings = self._assembly.node.settings
+        await self._streams.start()
         kubelet = self._cri(KUBELET_REALM)
         run = self._cri(RUN_REALM)
         admin = grpc.aio.server(options=_OPTIONS)
@@ -74,6 +82,7 @@ class Server:
         """Take nothing new, let calls finish for `grace` seconds, then end them."""
         for door in self._doors:
             door.close()
+        await self._streams.stop()
         for server in self._servers:
             await server.stop(grace)
         self._servers.clear()
@@ -97,6 +106,7 @@ class Server:
             images=parts.images,
             node=report,
             records=parts.node.store,
+            streams=self._streams,
         )
         image = ImageService(images=parts.images, check_handler=parts.handlers.table.resolve)
         for name, service in (("RuntimeService", runtime), ("ImageService", image)):

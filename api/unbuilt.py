@@ -10,14 +10,10 @@ import sys
 
 from api.proto import cri_pb2
 
-_CONNECTIONS = "no streaming server yet, use ExecSync"
 _METRICS = "metrics are not served over this interface yet"
 _CHECKPOINT = "checkpoints are not served yet"
 
 UNBUILT: dict[str, str] = {
-    "RuntimeService/Exec": _CONNECTIONS,
-    "RuntimeService/Attach": _CONNECTIONS,
-    "RuntimeService/PortForward": "no streaming server yet, use the pod's address",
     "RuntimeService/ListMetricDescriptors": _METRICS,
     "RuntimeService/ListPodSandboxMetrics": _METRICS,
     "RuntimeService/StreamPodSandboxMetrics": _METRICS,

@@ -24,6 +24,7 @@ from config.values import (
     EnvironmentTexts,
     HandlerName,
     InterfaceName,
+    IpAddress,
     Paths,
     PositiveDuration,
     Size,
@@ -288,6 +289,25 @@ class ContainerSettings(Table):
     )
 
 
+class StreamingSettings(Table):
+    """The server that exec, attach and port-forward connect to.
+
+    Whoever knows a URL may use it, once and within a minute, so an address that others reach needs a network
+    that nobody listens on.
+    """
+
+    address: IpAddress = Field(
+        default="127.0.0.1", description="The address to listen at, which is also the URLs' host."
+    )
+    port: int = Field(default=0, ge=0, le=65535, description="The port to listen at; 0 takes a free one.")
+    idle_timeout: PositiveDuration = Field(
+        default=Seconds(4 * 3600), description="How long nothing may move on a connection before it is cut."
+    )
+    creation_timeout: PositiveDuration = Field(
+        default=Seconds(30), description="How long a client has for its request and to open its streams."
+    )
+
+
 class Settings(Table):
     """Where the daemon keeps its things and is spoken to. These keys stand before the first table.
 
@@ -332,6 +352,7 @@ class Settings(Table):
     network: NetworkSettings = Field(default_factory=NetworkSettings)
     images: ImageSettings = Field(default_factory=ImageSettings)
     containers: ContainerSettings = Field(default_factory=ContainerSettings)
+    streaming: StreamingSettings = Field(default_factory=StreamingSettings)
 
     @model_validator(mode="after")
     def _sockets_fit_and_differ(self) -> Settings:

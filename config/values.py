@@ -154,6 +154,16 @@ def describe(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
+def _ip_address(text: str) -> str:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address, such as 127.0.0.1 or ::1") from None
+    if address.is_unspecified:
+        raise ValueError(f"{text!r} stands for every address; clients need one that they can connect to")
+    return str(address)
+
+
 Duration = Annotated[Seconds, PlainValidator(_duration)]
 PositiveDuration = Annotated[Seconds, PlainValidator(_duration), AfterValidator(_positive_duration)]
 Size = Annotated[Bytes, PlainValidator(_size)]
@@ -167,6 +177,7 @@ Subnets = Annotated[
     tuple[Subnet, ...], BeforeValidator(_array), AfterValidator(_some), AfterValidator(_one_of_each_family)
 ]
 InterfaceName = Annotated[str, AfterValidator(_interface_name)]
+IpAddress = Annotated[str, AfterValidator(_ip_address)]
 CgroupPlaceText = Annotated[str, AfterValidator(_cgroup_place)]
 CgroupPrefix = Annotated[str, AfterValidator(_cgroup_prefix)]
 HandlerName = Annotated[str, AfterValidator(_handler_name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from shim.collector import Collector
 from shim.containers.exits import Exits
 from shim.containers.stop import Stops
 from shim.node import Node
-from shim.pods import run, stop, update
+from shim.pods import forward, run, stop, update
 from shim.pods.lookup import all_pods, find_pod, get_pod
 from shim.records import PodRecord, PodState
 from shim.state.codec import encode
@@ -73,6 +74,14 @@ class Pods:
         ready = [pod for pod in self.all(realm) if pod.id in wanted and pod.state is PodState.READY]
         usages = await self._collector.pods(ready)
         return [usage for usage in usages if usage.id in self._node.store.pods]
+
+    def check_forward(self, realm: str, id_: str, /) -> PodId:
+        """PortForward: whether it can begin, and the whole id. Raises Absent, WrongState."""
+        return forward.ready(self.get(realm, id_)).id
+
+    async def dial(self, realm: str, id_: str, port: int, /) -> socket.socket:
+        """A connection to a port of the pod's loopback. Raises Absent, WrongState, Deadline."""
+        return await forward.dial(self._node, self.get(realm, id_), port)
 
     async def describe(self, pod: PodRecord, /) -> Mapping[str, Any]:
         """The verbose status: first process, namespaces, network, and the request."""

@@ -37,10 +37,13 @@ def specs() -> frozenset[str]:
         return frozenset(o.spec for o in read_report(report) if o.state == "passed")
 
 
-def run(endpoint: str, handler: str, *, skip: Iterable[str]) -> list[Outcome]:
+def run(
+    endpoint: str, handler: str, *, skip: Iterable[str] = (), focus: str = "", flags: Iterable[str] = ()
+) -> list[Outcome]:
     """Every spec but those of `skip` against a CRI socket ("unix://...") and one of its handlers.
 
-    Those that were skipped on request are not among the outcomes.
+    Those that were skipped on request are not among the outcomes. `focus` is what the names of the specs to
+    run begin with, `flags` are critest's own.
     """
     skipped = frozenset(skip)
     with tempfile.TemporaryDirectory(prefix="crisp-critest.") as scratch:
@@ -56,12 +59,14 @@ def run(endpoint: str, handler: str, *, skip: Iterable[str]) -> list[Outcome]:
                 "--json-report=report.json",
                 "--skip=benchmark about",
                 *(f"--skip={literal(name)}$" for name in sorted(skipped)),
+                *([f"--focus={literal(focus)}"] if focus else []),
                 binary,
                 "--",
                 f"-runtime-endpoint={endpoint}",
                 f"-image-endpoint={endpoint}",
                 f"-runtime-handler={handler}",
                 "-runtime-service-timeout=60s",
+                *flags,
             ],
             cwd=scratch,
             capture_output=True,
@@ -73,7 +78,11 @@ def run(endpoint: str, handler: str, *, skip: Iterable[str]) -> list[Outcome]:
             raise RuntimeError(
                 f"critest ended with {done.returncode} and no report:\n{done.stdout[-4000:]}{done.stderr}"
             )
-        return [o for o in read_report(report) if o.spec not in skipped and "benchmark about" not in o.spec]
+        return [
+            o
+            for o in read_report(report)
+            if o.spec not in skipped and o.spec.startswith(focus) and "benchmark about" not in o.spec
+        ]
 
 
 def literal(text: str) -> str:

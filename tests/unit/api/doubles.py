@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from oci.registry_auth import Credentials
 from oci.workload import ContainerId, ContainerSpec, PodId, PodSpec, Resources
 from shim.images.progress import PullProgress
 from shim.records import ContainerRecord, ImageRecord, PodRecord
-from shim.runtimes.driver import ExecResult
+from shim.runtimes.driver import ExecResult, Session, Size
 from shim.state.store import Change
 from shim.stats import ContainerUsage, CpuUse, FilesystemUse, PodUsage
 from tests.unit.api import records
@@ -55,6 +56,13 @@ class Pods:
         self.calls.append(("all_stats", realm, tuple(ids)))
         return [PodUsage(id=PodId(id_), cpu=CpuUse(timestamp=9)) for id_ in ids]
 
+    def check_forward(self, realm: str, id_: str, /) -> PodId:
+        return self.get(realm, id_).id
+
+    async def dial(self, realm: str, id_: str, port: int, /) -> socket.socket:
+        self.calls.append(("dial", realm, id_, port))
+        raise Absent(f"port {port}: nothing answers")
+
     async def describe(self, pod: PodRecord, /) -> Mapping[str, Any]:
         return {"pid": 1, "of": pod.id}
 
@@ -94,6 +102,20 @@ class Containers:
     ) -> ExecResult:
         self.calls.append(("exec_sync", realm, id_, cmd, limit))
         return self.result
+
+    def check_exec(self, realm: str, id_: str, /) -> ContainerId:
+        return self.get(realm, id_).id
+
+    def check_attach(self, realm: str, id_: str, /, *, terminal: bool) -> ContainerId:
+        return self.get(realm, id_).id
+
+    async def exec_stream(self, realm: str, id_: str, cmd: tuple[str, ...], /, **asked: Any) -> Session:
+        self.calls.append(("exec_stream", realm, id_, cmd, asked))
+        raise Absent("the container has ended")
+
+    async def attach(self, realm: str, id_: str, /, *, size: Size | None) -> Session:
+        self.calls.append(("attach", realm, id_, size))
+        raise Absent("the container has ended")
 
     async def reopen_log(self, realm: str, id_: str, /) -> None:
         self.calls.append(("reopen_log", realm, id_))

@@ -12,6 +12,7 @@ import pytest
 
 from api.proto import cri_pb2
 from api.runtime_service import RuntimeService, fit
+from api.streaming.server import Limits, StreamingServer
 from api.translate.container_request import container_spec
 from api.translate.pod_request import pod_spec
 from oci.errors import Absent, BadInput
@@ -49,6 +50,7 @@ class World:
             images=self.images,
             node=doubles.Node(),
             records=self.records,
+            streams=StreamingServer(address="127.0.0.1", port=10010, limits=Limits(idle=60.0, creation=30.0)),
         )
 
 
