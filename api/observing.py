@@ -5,26 +5,35 @@ kubelet polls them for as long as the node lives, so none of them touches what a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from api.batches import batches
 from api.changes import Records, Watch
 from api.ports import Containers, Images, Pods
 from api.proto import cri_pb2
-from api.translate import containers, events, filters, pods, usage
+from api.translate import containers, events, filters, metrics, pods, usage
+from oci.metrics import Family
 
 
 class Observing:
-    """Sees only the objects of `realm`; `records` is the store's feed, read when an event is told."""
+    """Sees only the objects of `realm`; `records` is the store, `families` are the machine's metrics."""
 
     def __init__(
-        self, *, realm: str, pods: Pods, containers: Containers, images: Images, records: Records
+        self,
+        *,
+        realm: str,
+        pods: Pods,
+        containers: Containers,
+        images: Images,
+        records: Records,
+        families: Sequence[Family],
     ) -> None:
         self._realm = realm
         self._pods = pods
         self._containers = containers
         self._images = images
         self._records = records
+        self._families = families
 
     # Lists
 
@@ -97,6 +106,36 @@ class Observing:
         found = {record.id: record for record in filters.ready(self._pods.all(self._realm), wanted)}
         read = await self._pods.all_stats(self._realm, list(found))
         return [usage.pod_stats(found[one.id], one, self._records.containers) for one in read]
+
+    # Metrics
+
+    async def list_metric_descriptors(
+        self, _request: cri_pb2.ListMetricDescriptorsRequest
+    ) -> cri_pb2.ListMetricDescriptorsResponse:
+        return cri_pb2.ListMetricDescriptorsResponse(descriptors=map(metrics.descriptor, self._families))
+
+    async def list_pod_sandbox_metrics(
+        self, _request: cri_pb2.ListPodSandboxMetricsRequest
+    ) -> cri_pb2.ListPodSandboxMetricsResponse:
+        return cri_pb2.ListPodSandboxMetricsResponse(pod_metrics=await self._metrics())
+
+    async def stream_pod_sandbox_metrics(
+        self, _request: cri_pb2.StreamPodSandboxMetricsRequest
+    ) -> AsyncGenerator[cri_pb2.StreamPodSandboxMetricsResponse, None]:
+        for batch in batches(
+            await self._metrics(),
+            lambda items: cri_pb2.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=items),
+        ):
+            yield batch
+
+    async def _metrics(self) -> list[cri_pb2.PodSandboxMetrics]:
+        kinds = {family.name: family.kind for family in self._families}
+        read = await self._pods.metrics(self._realm)
+        return [
+            metrics.pod_metrics(self._records.pods[one.id], one, self._records.containers, kinds)
+            for one in read
+            if one.id in self._records.pods
+        ]
 
     # Events
 

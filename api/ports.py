@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, ContainerSpec, PodId, PodSpec, Resources
+from shim.collector import PodMetrics
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.driver import ExecResult, HandlerFeatures, Output, Session, Size
 from shim.stats import ContainerUsage, PodUsage
@@ -39,6 +40,7 @@ class Pods(Protocol):
         """Those of `ids` that are READY; one that ended meanwhile is left out."""
         ...
 
+    async def metrics(self, realm: str, /) -> Sequence[PodMetrics]: ...
     def check_forward(self, realm: str, id: str, /) -> PodId:
         """The whole id. Raises Absent, WrongState."""
         ...

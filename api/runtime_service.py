@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 
 from api.changes import Records
 from api.connecting import Connecting
@@ -22,6 +23,7 @@ from api.translate import checks, containers, filters, node, pods, resources
 from api.translate.container_request import arguments, container_spec
 from api.translate.pod_request import pod_spec
 from oci.errors import BadInput
+from oci.metrics import Family
 
 EXEC_OUTPUT_LIMIT = 16 * 1024 * 1024 - 64 * 1024
 """Bytes of both streams in one ExecSync answer: a client takes messages of 16 MiB."""
@@ -40,8 +42,11 @@ class RuntimeService(Connecting, Observing):
         node: Node,
         records: Records,
         streams: StreamingServer,
+        families: Sequence[Family],
     ) -> None:
-        super().__init__(realm=realm, pods=pods, containers=containers, images=images, records=records)
+        super().__init__(
+            realm=realm, pods=pods, containers=containers, images=images, records=records, families=families
+        )
         self._node = node
         self._streams = streams
 

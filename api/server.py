@@ -24,7 +24,9 @@ from api.streaming.server import Limits, StreamingServer
 from api.unbuilt import UNBUILT
 from config.effective import explain
 from oci.errors import Internal
+from oci.metrics import described
 from shim.doctor import examine
+from shim.metrics import available
 
 KUBELET_REALM = "kubelet"
 RUN_REALM = "run"
@@ -107,6 +109,7 @@ class Server:
             node=report,
             records=parts.node.store,
             streams=self._streams,
+            families=described(available(parts.node.host)),
         )
         image = ImageService(images=parts.images, check_handler=parts.handlers.table.resolve)
         for name, service in (("RuntimeService", runtime), ("ImageService", image)):

@@ -10,13 +10,9 @@ import sys
 
 from api.proto import cri_pb2
 
-_METRICS = "metrics are not served over this interface yet"
 _CHECKPOINT = "checkpoints are not served yet"
 
 UNBUILT: dict[str, str] = {
-    "RuntimeService/ListMetricDescriptors": _METRICS,
-    "RuntimeService/ListPodSandboxMetrics": _METRICS,
-    "RuntimeService/StreamPodSandboxMetrics": _METRICS,
     "RuntimeService/CheckpointContainer": _CHECKPOINT,
     "RuntimeService/CheckpointPod": _CHECKPOINT,
     "RuntimeService/RestorePod": _CHECKPOINT,

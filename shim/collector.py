@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oci.cgroup import pod_path
 from oci.facts import CgroupDriver
+from oci.metrics import Reading
 from oci.netdev import InterfaceCounters
 from oci.workload import ContainerId, PodId
-from shim import stats
+from shim import metrics, stats
 from shim.network import counters
 from shim.node import Node
 from shim.records import ContainerRecord, ContainerState, PodRecord
@@ -33,6 +34,15 @@ DEFAULT_INTERFACE = "eth0"
 """What the first network of a pod is attached as (`shim/network/`)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodMetrics:
+    """A READY pod: its own network (None with the host's), and its running containers."""
+
+    id: PodId
+    network: NetworkUse | None
+    containers: tuple[tuple[ContainerId, Reading], ...]
+
+
 class Collector:
     """One instance a daemon. `clock` is monotonic, in seconds."""
 
@@ -42,6 +52,7 @@ class Collector:
         self._turn = asyncio.Lock()
         self._containers: dict[ContainerId, tuple[ContainerUsage, float]] = {}
         self._pods: dict[PodId, tuple[PodUsage, float]] = {}
+        self._readings: dict[ContainerId, tuple[Reading, float]] = {}
         self._layers: dict[ContainerId, tuple[FilesystemUse | None, float, float]] = {}
 
     async def container(self, record: ContainerRecord) -> ContainerUsage:
@@ -56,7 +67,46 @@ class Collector:
 
     async def pods(self, records: Sequence[PodRecord]) -> list[PodUsage]:
         """READY pods in their order, with their running containers."""
-        members = {
+        members = self._members(records)
+        async with self._turn:
+            await self._read_containers([member for one in members.values() for member in one])
+            await self._read_pods(members, records)
+            return [self._pod(record, members[record.id]) for record in records]
+
+    async def metrics(self, records: Sequence[PodRecord]) -> list[PodMetrics]:
+        """What metrics are made of, for READY pods in their order."""
+        members = self._members(records)
+        async with self._turn:
+            everything = [member for one in members.values() for member in one]
+            await self._read_containers(everything)
+            await self._read_pods(members, records)
+            now = self._clock()
+            stale = [
+                member
+                for member in everything
+                if (known := self._readings.get(member.id)) is None or now - known[1] >= PERIOD
+            ]
+            for id_, reading in await in_thread(self._read_metrics, stale):
+                self._readings[id_] = reading, now
+            return [
+                PodMetrics(
+                    id=record.id,
+                    network=self._pods[record.id][0].network,
+                    containers=tuple(
+                        (member.id, self._readings[member.id][0]) for member in members[record.id]
+                    ),
+                )
+                for record in records
+            ]
+
+    def _read_metrics(self, records: Sequence[ContainerRecord]) -> list[tuple[ContainerId, Reading]]:
+        return [
+            (record.id, metrics.read(record, self._node.host, self._containers[record.id][0].writable_layer))
+            for record in records
+        ]
+
+    def _members(self, records: Sequence[PodRecord]) -> dict[PodId, list[ContainerRecord]]:
+        return {
             record.id: [
                 member
                 for member in self._node.store.containers_of(record.id)
@@ -64,10 +114,6 @@ class Collector:
             ]
             for record in records
         }
-        async with self._turn:
-            await self._read_containers([member for one in members.values() for member in one])
-            await self._read_pods(members, records)
-            return [self._pod(record, members[record.id]) for record in records]
 
     def _pod(self, record: PodRecord, members: Iterable[ContainerRecord]) -> PodUsage:
         containers = tuple(
@@ -168,6 +214,7 @@ class Collector:
         for id_ in [id_ for id_ in self._containers if id_ not in store.containers]:
             del self._containers[id_]
             self._layers.pop(id_, None)
+            self._readings.pop(id_, None)
         for pod in [pod for pod in self._pods if pod not in store.pods]:
             del self._pods[pod]
 

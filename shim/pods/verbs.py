@@ -8,7 +8,7 @@ from typing import Any
 
 from oci.errors import WrongState
 from oci.workload import PodId, PodSpec, Resources
-from shim.collector import Collector
+from shim.collector import Collector, PodMetrics
 from shim.containers.exits import Exits
 from shim.containers.stop import Stops
 from shim.node import Node
@@ -74,6 +74,11 @@ class Pods:
         ready = [pod for pod in self.all(realm) if pod.id in wanted and pod.state is PodState.READY]
         usages = await self._collector.pods(ready)
         return [usage for usage in usages if usage.id in self._node.store.pods]
+
+    async def metrics(self, realm: str, /) -> Sequence[PodMetrics]:
+        """ListPodSandboxMetrics: every READY pod."""
+        ready = [pod for pod in self.all(realm) if pod.state is PodState.READY]
+        return await self._collector.metrics(ready)
 
     def check_forward(self, realm: str, id_: str, /) -> PodId:
         """PortForward: whether it can begin, and the whole id. Raises Absent, WrongState."""

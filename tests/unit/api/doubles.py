@@ -12,6 +12,7 @@ from api.ports import Condition, NodeStatus
 from oci.errors import Absent
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, ContainerSpec, PodId, PodSpec, Resources
+from shim.collector import PodMetrics
 from shim.images.progress import PullProgress
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.driver import ExecResult, Session, Size
@@ -55,6 +56,9 @@ class Pods:
     async def all_stats(self, realm: str, ids: Sequence[str], /) -> Sequence[PodUsage]:
         self.calls.append(("all_stats", realm, tuple(ids)))
         return [PodUsage(id=PodId(id_), cpu=CpuUse(timestamp=9)) for id_ in ids]
+
+    async def metrics(self, realm: str, /) -> Sequence[PodMetrics]:
+        return [PodMetrics(id=pod.id, network=None, containers=()) for pod in self.all(realm)]
 
     def check_forward(self, realm: str, id_: str, /) -> PodId:
         return self.get(realm, id_).id

@@ -16,6 +16,7 @@ from api.streaming.server import Limits, StreamingServer
 from api.translate.container_request import container_spec
 from api.translate.pod_request import pod_spec
 from oci.errors import Absent, BadInput
+from oci.metrics import FAMILIES
 from oci.workload import ContainerId, PodId
 from shim.records import ContainerState
 from tests.unit.api import doubles, records, requests
@@ -50,6 +51,7 @@ class World:
             images=self.images,
             node=doubles.Node(),
             records=self.records,
+            families=FAMILIES,
             streams=StreamingServer(address="127.0.0.1", port=10010, limits=Limits(idle=60.0, creation=30.0)),
         )
 
