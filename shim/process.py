@@ -1,8 +1,8 @@
 """The one door for child processes: started from a list, with a built environment, bounded and always reaped.
 
-It knows nothing of what it runs. Children are started with subprocess.Popen, which uses vfork here (no
-preexec_fn, ever: no Python code may run between fork and exec once grpc has threads), and are watched by
-pidfd, so no thread, no signal handler and no child watcher of asyncio is involved.
+It knows nothing of what it runs. Children are started in a thread, by a vfork that stops no other thread (no
+Python code may run between fork and exec once grpc has threads), and are watched by pidfd: no signal handler
+and no child watcher of asyncio is involved.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import errno
 import logging
 import os
 import signal as signals
-import subprocess
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Final
 
 from oci.errors import Absent, BadInput, CrispError, Deadline, Full, Internal
 from shim.kernel import pidfd
+from shim.kernel import spawn as kernel
 from shim.records import ProcessRef
 
 log = logging.getLogger(__name__)
@@ -98,16 +98,13 @@ class Child:
     Whoever holds it awaits `wait` or `end`: one of them reaps. Belongs to the loop that started it.
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes], command: str) -> None:
+    def __init__(self, pid: int, command: str) -> None:
         self.command = command
-        self._popen = popen
-        self._pidfd = os.pidfd_open(popen.pid)  # valid even for a child that has ended: it is not reaped yet
+        self.pid = pid
+        self._status: int | None = None
+        self._pidfd = os.pidfd_open(pid)  # valid even for a child that has ended: it is not reaped yet
         self._exited = asyncio.get_running_loop().create_future()
         self._unwatch = pidfd.on_exit(self._pidfd, self._on_exit)
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
 
     def reference(self) -> ProcessRef:
         """The child as a value; exact as long as it has not been reaped. Raises Absent afterwards."""
@@ -119,7 +116,7 @@ class Child:
 
     def signal_group(self, number: int) -> None:
         """Send a signal to the child's whole process group; nothing once it has been reaped."""
-        if self._popen.returncode is None:  # not reaped: the number is still the child's
+        if self._status is None:  # not reaped: the number is still the child's
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
@@ -133,12 +130,15 @@ class Child:
         return self.reap()
 
     def reap(self) -> int:
-        """Collect the exit status of a child whose `exited` has returned."""
-        status = self._popen.wait()
+        """The exit status of a child whose `exited` has returned; a thread collects it."""
+        if self._status is None:
+            self._status = _status(self._pidfd)
+            # Here the kernel forgets what it shows of the child in /proc: on a busy machine up to 100 ms.
+            asyncio.get_running_loop().run_in_executor(None, os.waitpid, self.pid, 0)
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-        return status
+        return self._status
 
     async def end(self, *, grace: float = GRACE) -> int:
         """TERM to the group, `grace` seconds, KILL to the group, reap; a cancel takes effect afterwards.
@@ -179,7 +179,7 @@ class Child:
             self._exited.set_result(None)
 
 
-def spawn(
+async def spawn(
     argv: Sequence[str | Path],
     *,
     env: Mapping[str, str] | None = None,
@@ -191,34 +191,47 @@ def spawn(
 ) -> Child:
     """Start a child whose descriptors the caller owns (and closes); None is /dev/null.
 
-    `env` is all that the child gets, besides a PATH with the sbin directories. Takes about a millisecond and
-    must be called on the event loop. Raises CommandMissing, BadInput (argument list too long, NUL in it),
-    Full (no more processes or descriptors).
+    `env` is all that the child gets, besides a PATH with the sbin directories. A cancel meanwhile strikes at
+    the caller's next await, when it holds the child and can end it in its own way. Raises CommandMissing,
+    BadInput (argument list too long, NUL in it), Full (no more processes or descriptors).
     """
     words = [os.fspath(word) for word in argv]
     command = words[0]
-    null = subprocess.DEVNULL
+
+    def start() -> int:
+        return kernel.start(
+            words, {"PATH": PATH, **(env or {})},
+            stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, keep=pass_fds,
+        )  # fmt: skip
+
+    pid = 0
+    starting = asyncio.get_running_loop().run_in_executor(None, start)
+    postponed = False
+    while not starting.done():
+        try:
+            await asyncio.wait((starting,))
+        except asyncio.CancelledError:
+            postponed = True
+    if postponed and (task := asyncio.current_task()) is not None:
+        task.uncancel()  # so that a timeout which counts cancels still knows its own
+        task.cancel()
     try:
-        popen = subprocess.Popen(
-            words,
-            env={"PATH": PATH, **(env or {})},
-            stdin=null if stdin is None else stdin,
-            stdout=null if stdout is None else stdout,
-            stderr=null if stderr is None else stderr,
-            cwd=cwd,
-            pass_fds=tuple(pass_fds),
-            start_new_session=True,
-        )
+        pid = starting.result()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("started a child", extra={"argv": words, "child": pid})
+        return Child(pid, command)
     except (OSError, ValueError) as error:
+        if pid:  # no descriptor left for the pidfd
+            os.kill(pid, signals.SIGKILL)
+            os.waitpid(pid, 0)  # noqa: ASYNC222 - it is dead
         raise _start_failure(command, error) from error
-    if log.isEnabledFor(logging.DEBUG):
-        log.debug("started a child", extra={"argv": words, "child": popen.pid})
-    try:
-        return Child(popen, command)
-    except OSError as error:  # no descriptor left for the pidfd
-        popen.kill()
-        popen.wait()
-        raise _start_failure(command, error) from error
+
+
+def _status(descriptor: int) -> int:
+    """The exit status, -n after signal n, of a child that has ended; it stays to be reaped."""
+    ended = os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def _start_failure(command: str, error: OSError | ValueError) -> CrispError:
@@ -325,7 +338,7 @@ async def run(
             source = None if stdin is None else stack.enter_context(_file_of(stdin))
         except OSError as error:
             raise _start_failure(os.fspath(argv[0]), error) from error
-        child = spawn(
+        child = await spawn(
             argv, env=env, stdin=source, stdout=out.write, stderr=err.write, cwd=cwd, pass_fds=pass_fds
         )
         out.start()

@@ -37,7 +37,7 @@ async def held(user: UserNamespace, kinds: Sequence[Kind]) -> AsyncIterator[int]
     here, there = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     descriptors = [*here, *there]
     try:
-        child = process.spawn(
+        child = await process.spawn(
             ["unshare", "--user", *(_OPTIONS[kind] for kind in kinds), "--", "cat"],
             stdin=here[0],
             stdout=there[1],

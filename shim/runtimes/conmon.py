@@ -139,7 +139,7 @@ class Monitors:
             go = stack.enter_context(_descriptor(start_write))
             stderr = stack.enter_context(_descriptor(os.memfd_create("conmon", os.MFD_CLOEXEC)))
             with _descriptor(sync_write), _descriptor(start_read):
-                child = process.spawn(
+                child = await process.spawn(
                     words.monitor_argv(monitor),
                     env=words.monitor_environment(sync=sync_write, start=start_read),
                     cwd=monitor.bundle,  # conmon leaves its `oom` file in the working directory

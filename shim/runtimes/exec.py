@@ -60,7 +60,7 @@ class Execs:
 
     async def _supervise(self, running: _Exec, limit: float | None) -> int:
         """Start the runtime and wait as long as the call may last; its exit status."""
-        child = self._launches.spawn(running, stdout=running.out.write, stderr=running.err.write)
+        child = await self._launches.spawn(running, stdout=running.out.write, stderr=running.err.write)
         running.out.start()
         running.err.start()
         exited = asyncio.ensure_future(child.exited())

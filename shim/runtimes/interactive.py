@@ -211,7 +211,7 @@ async def open_session(
         await launches.begin(running, spec)
         ends = _Ends(request)
         try:
-            child = launches.spawn(
+            child = await launches.spawn(
                 running,
                 stdin=ends.stdin,
                 stdout=ends.outputs.get(Output.STDOUT),

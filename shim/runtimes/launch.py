@@ -120,7 +120,7 @@ class Launches:
         # to its end even when cancelled: a file written after its removal would stay
         await to_the_end(self._blocking(lambda: files.write_atomic(running.process_file, document)))
 
-    def spawn(
+    async def spawn(
         self, running: Launch, *, stdin: int | None = None, stdout: int | None, stderr: int | None
     ) -> process.Child:
         """Start the runtime. Raises CommandMissing, BadInput, Full."""
@@ -131,7 +131,7 @@ class Launches:
             process=running.process_file,
             pid_file=running.pid_file,
         )
-        return process.spawn(argv, stdin=stdin, stdout=stdout, stderr=stderr)
+        return await process.spawn(argv, stdin=stdin, stdout=stdout, stderr=stderr)
 
     async def check(self, running: Launch, status: int, stderr: bytes = b"") -> None:
         """Whether there was a process whose status this is. Raises what kept the runtime from starting it."""

@@ -196,7 +196,7 @@ def test_a_child_that_does_not_die_is_left_and_reaped_when_it_does(monkeypatch: 
     monkeypatch.setattr(os, "killpg", lambda group, number: None)  # as in state D: no signal gets through
 
     async def main() -> tuple[int, int]:
-        child = process.spawn(["sleep", "60"])
+        child = await process.spawn(["sleep", "60"])
         status = await child.end(grace=0)
         kill(child.pid, signal.SIGKILL)
         await child.exited()
@@ -232,7 +232,7 @@ def test_many_children_at_once_keep_their_answers_apart() -> None:
 def test_a_spawned_child_writes_where_the_caller_says_and_is_waited_for() -> None:
     async def main() -> tuple[bytes, int, int, bool]:
         here, there = os.pipe()
-        child = process.spawn(["sh", "-c", "echo hello; exit 4"], stdout=there)
+        child = await process.spawn(["sh", "-c", "echo hello; exit 4"], stdout=there)
         os.close(there)
         status = await child.wait()
         output = os.read(here, 100)
@@ -244,7 +244,7 @@ def test_a_spawned_child_writes_where_the_caller_says_and_is_waited_for() -> Non
 
 def test_a_spawned_child_can_be_signalled_and_ended() -> None:
     async def main() -> tuple[int, int, bool]:
-        child, other = process.spawn(["sleep", "60"]), process.spawn(["sleep", "60"])
+        child, other = await process.spawn(["sleep", "60"]), await process.spawn(["sleep", "60"])
         ref = child.reference()
         child.signal(signal.SIGUSR1)
         return await child.wait(), await other.end(), process.alive(ref)

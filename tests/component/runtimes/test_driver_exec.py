@@ -188,7 +188,7 @@ def test_what_an_exec_left_before_a_restart_is_ended_when_the_container_is_adopt
         written = asyncio.Event()
         arrivals = Arrivals(lambda name: written.set() if name == pid_file.name else None, written.set)
         arrivals.add(execs)
-        orphan = process.spawn(
+        orphan = await process.spawn(
             commandline.execute(
                 Runtime(handler=handler.name, program=handler.binary, root=handler.root),
                 execs / f"{target.id}.earlier.log",
