@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from api import sockets
@@ -20,8 +21,16 @@ from api.notify import Notifier
 from api.server import Server
 from config.loading import MAIN_FILE, ConfigError, LoadedSettings, load
 from oci.errors import CrispError
+from shim.priority import prefer
 
 log = logging.getLogger(__name__)
+
+_THREADS = 16
+"""For short blocking work. Where processors are scarce a thread that starts a child waits with it for one."""
+
+_SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread that computes lets the event loop have the interpreter; Python's is ten times
+that, and a loop that makes ten system calls would wait ten times."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +56,8 @@ async def run(loaded: LoadedSettings, *, on_commit: Callable[[int], None] | None
     started = time.time_ns()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="crispd"))
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier()
@@ -62,6 +73,7 @@ async def run(loaded: LoadedSettings, *, on_commit: Callable[[int], None] | None
             # What was loaded so far lives as long as the daemon: the collector need not walk it again.
             gc.collect()
             gc.freeze()
+            prefer()
             server.ready()
             notifier.ready()
             log.info("serving", extra={"sockets": ", ".join(map(str, settings.listen)), "pid": os.getpid()})
