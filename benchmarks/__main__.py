@@ -52,18 +52,17 @@ def _measure(options: argparse.Namespace) -> int:
     if unknown:
         print(f"no group {', '.join(sorted(unknown))}: there are {', '.join(GROUPS)}", file=sys.stderr)
         return 2
-    group = f"bench{secrets.token_hex(4)}"
+    group = f"{place.GROUPS}/{secrets.token_hex(4)}"
     with contextlib.ExitStack() as stack:
         top = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True))
         )
         top.chmod(0o755)
-        stack.callback(place.remove_groups, f"/{group}")
+        stack.enter_context(place.groups(group))
         served = stack.enter_context(images.registry())
         sides: list[Side] = []
         if options.only != "containerd":
             crispd = Crispd(top / "a", group=group)
-            stack.callback(place.remove_groups, crispd.monitors)
             stack.enter_context(crispd.running(served))
             sides.append(crispd)
         if options.only != "crispd":
@@ -71,9 +70,7 @@ def _measure(options: argparse.Namespace) -> int:
             stack.enter_context(containerd.running(served))
             sides.append(containerd)
         print(_machine(sides), flush=True)
-        made = rows.measure(
-            sides, options.groups or list(GROUPS), counts, top=f"/{group}", directory=top, say=_say
-        )
+        made = rows.measure(sides, options.groups or list(GROUPS), counts, top=group, directory=top, say=_say)
         print(f"\n{report.table(made)}\n\n{_load()}", flush=True)
         if options.json:
             options.json.write_text(json.dumps({row.name: dict(row.values) for row in made}))

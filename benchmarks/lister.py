@@ -5,6 +5,7 @@ A program of its own, because a thread of the one that makes the load would meas
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -18,10 +19,11 @@ from api.client import connect
 from api.proto import cri_pb2
 
 _PAUSE = 0.01  # seconds between two rounds
+_NICE = -10
 
 
 def main(socket: str) -> None:
-    os.setpriority(os.PRIO_PROCESS, 0, -10)
+    _go_first()
     samples: dict[str, list[float]] = {"ListPodSandbox": [], "ListContainers": [], "Version": []}
     with connect(Path(socket)) as client:
         calls: dict[str, tuple[Callable[[Any], object], object]] = {
@@ -37,6 +39,13 @@ def main(socket: str) -> None:
                 call(request)
                 samples[name].append((perf_counter() - began) * 1000)
     print(json.dumps(samples))
+
+
+def _go_first() -> None:
+    os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    os.setsid()
+    with contextlib.suppress(FileNotFoundError):  # where the kernel shares by sessions first (sched(7))
+        Path("/proc/self/autogroup").write_text(str(_NICE))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[1]
+GROUPS = "/bench"  # the cgroup that the runs' own are below
 _INSIDE = "CRISP_BENCHMARK_INSIDE"
 _PREPARE = """\
 set -e
@@ -62,6 +63,19 @@ def hierarchies() -> list[Path]:
         if right.split(" ")[0] in ("cgroup", "cgroup2"):
             found[left.split(" ")[4]] = None
     return [Path(path) for path in found]
+
+
+@contextlib.contextmanager
+def groups(path: str) -> Iterator[None]:
+    """Remove a run's cgroup with all below it at the end; its parent too, unless it was there before."""
+    there = any(_groups(GROUPS))
+    make_group(path)
+    try:
+        yield
+    finally:
+        remove_groups(path)
+        if not there:
+            remove_groups(GROUPS)
 
 
 def make_group(path: str) -> None:

@@ -90,10 +90,9 @@ class Crispd:
             overrides={
                 "log": {"level": "info"},
                 "network": {"builtin": False},
-                "cgroup": {"prefix": f"{group}crispd"},
+                "cgroup": {"prefix": "bench", "monitors": f"{group}/monitors"},
             },
         )
-        self.monitors = f"/{group}crispd-monitors"
         self.version = "of this tree"
 
     @property

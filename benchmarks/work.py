@@ -175,14 +175,14 @@ def execute(client: Client, one: Pod, watch: Stopwatch) -> None:
     watch("exec", run)
 
 
-def end(client: Client, one: Pod, watch: Stopwatch | None = None) -> None:
+def end(client: Client, one: Pod, watch: Stopwatch | None = None, *, grace: int = GRACE) -> None:
     """StopContainer with kubelet's grace, RemoveContainer, StopPodSandbox, RemovePodSandbox."""
     watch = watch or Stopwatch()
     runtime = client.runtime
     watch(
         "stop",
         lambda: runtime.StopContainer(
-            cri_pb2.StopContainerRequest(container_id=one.container, timeout=GRACE)
+            cri_pb2.StopContainerRequest(container_id=one.container, timeout=grace)
         ),
     )
     watch(
