@@ -92,7 +92,7 @@ class TestRuntime:
             containers={"runtime_timeout": "2s", "kill_timeout": "3s"},
             **{"handlers.double": {"binary": str(program)}},
         ) as daemon:
-            rig = Rig(own=daemon, id_prefix="none")
+            rig = Rig(own=daemon)
             base = self._life(daemon, "warm", rig)
             for number, (verb, plan, fails_at, code, words) in enumerate(self.PLANS):
                 life = cri.Life(daemon=daemon, name=f"{verb}{number}", handler="double")
@@ -144,7 +144,7 @@ class TestPlugins:
         ) as daemon:
             (daemon.directory / "net.d" / "10-pods.conflist").write_text(json.dumps(conflist("one")))
             until(lambda: ready(daemon))
-            rig = Rig(own=daemon, id_prefix="none")
+            rig = Rig(own=daemon)
             cri.Life(daemon=daemon, name="warm").ask("RunPodSandbox")
             daemon.remove_all_pods()
             base = rig.things()
@@ -208,7 +208,7 @@ class TestDisk:
 
     def _story(self, daemon: Daemon) -> None:
         cri.pull(daemon)
-        rig = Rig(own=daemon, id_prefix="none")
+        rig = Rig(own=daemon)
         cri.Life(daemon=daemon, name="warm").start()
         daemon.remove_all_pods()
         base = rig.things()
@@ -345,12 +345,13 @@ def test_a_record_that_is_damaged_twice_takes_its_own_object_with_it_and_no_othe
     daemon: Daemon, lost: str
 ) -> None:
     cri.pull(daemon)
-    rig = Rig(own=daemon, id_prefix="")
+    rig = Rig(own=daemon)
     kept = cri.Life(daemon=daemon, name="kept", script="sleep 1000")
     kept.start()
     before, base = kept.seen(), rig.things()
     gone = cri.Life(daemon=daemon, name="gone", script="sleep 1000")
     gone.start()
+    rig.id_prefix = gone.pod_id
     daemon.kill()
     records = {"pod": [gone.pod_id], "container": [gone.container_id]}
     for id_ in records.get(lost, [gone.pod_id, gone.container_id]):

@@ -15,7 +15,7 @@ from tests.fault.rig import Rig, settled, unaccounted
 from tests.fault.scenes import VERBS
 
 LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
-NORMAL = ("-m", "api.daemon")
+NEVER = 0
 
 Look = Callable[[], frozenset[str]]
 
@@ -24,7 +24,9 @@ Look = Callable[[], frozenset[str]]
 def test_after_a_kill_at_any_durable_write_records_and_machine_agree_and_retries_succeed(
     daemon: Daemon, stride: int, handler: str
 ) -> None:
-    rig = Rig(own=daemon, id_prefix="")
+    rig = Rig(own=daemon)
+    daemon.program = _program(NEVER, rig)
+    daemon.restart()
     cri.pull(daemon)
     bystander = cri.Life(daemon=daemon, name="bystander", script=cri.NUMBERS, handler=handler)
     bystander.start()
@@ -35,7 +37,7 @@ def test_after_a_kill_at_any_durable_write_records_and_machine_agree_and_retries
     tried = 0
     thin = min(stride, 4)
     at = 1 if handler == "runc" else 1 + thin // 2  # the two try different points where the sweep is thin
-    while _crash(look, base, cri.Life(daemon=daemon, name=f"life{at}", handler=handler), at):
+    while _crash(rig, look, base, cri.Life(daemon=daemon, name=f"life{at}", handler=handler), at):
         tried += 1
         assert bystander.seen() == before
         at += thin
@@ -44,6 +46,10 @@ def test_after_a_kill_at_any_durable_write_records_and_machine_agree_and_retries
     assert lines > 100
     note(f"kills after durable writes with {handler}: {tried} points, stride {thin}, {lines} lines kept")
     assert tried > 0
+
+
+def _program(at: int, rig: Rig) -> tuple[str, ...]:
+    return ("-m", "tests.fault.crashing", str(at), rig.id_prefix)
 
 
 def _things(rig: Rig, without: tuple[str, ...]) -> frozenset[str]:
@@ -58,11 +64,11 @@ def _unknown(daemon: Daemon, look: Look, base: frozenset[str]) -> list[str]:
     return unaccounted(look() - base, pods | containers, len(pods) - 1)
 
 
-def _crash(look: Look, base: frozenset[str], life: cri.Life, at: int) -> bool:
+def _crash(rig: Rig, look: Look, base: frozenset[str], life: cri.Life, at: int) -> bool:
     """Live a pod's life with a daemon that dies at its `at`-th write; False when it never comes to that."""
     daemon = life.daemon
     assert daemon.stop() == 0
-    daemon.program = ("-m", "tests.fault.crashing", str(at))
+    daemon.program = _program(at, rig)
     daemon.start()
     died_in = ""
     for verb in VERBS:
@@ -75,7 +81,7 @@ def _crash(look: Look, base: frozenset[str], life: cri.Life, at: int) -> bool:
             assert daemon.process.wait(10) == -9
             died_in = verb
             daemon.kill()
-            daemon.program = NORMAL
+            daemon.program = _program(NEVER, rig)
             daemon.start()
             point = f"killed after write {at}, in {verb}"
             assert settled(partial(_unknown, daemon, look, base)) == [], point
@@ -88,7 +94,7 @@ def _crash(look: Look, base: frozenset[str], life: cri.Life, at: int) -> bool:
         died_in = "the end"
         daemon.kill()
     if died_in in ("", "the end"):
-        daemon.program = NORMAL
+        daemon.program = _program(NEVER, rig)
         if daemon.process is not None:
             assert daemon.stop() == 0
         daemon.start()
