@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import leaks
+from tests.component.cri.client import Client
+from tests.daemon import Daemon
+
+
+@pytest.fixture
+def client(served: Daemon) -> Iterator[Client]:
+    """kubelet's socket of the shared daemon, with busybox there. The pods' cgroups are its to remove."""
+    made = Client(served)
+    made.pull()
+    yield made
+    served.remove_all_pods()
+    for group in reversed(list(leaks.cgroups())):
+        if f"/{served.cgroup_prefix}-pods" in group:
+            Path(group).rmdir()
+
+
+@pytest.fixture
+def container(client: Client) -> str:
+    """A container that sleeps, in a pod of its own."""
+    return client.run(client.run_pod())

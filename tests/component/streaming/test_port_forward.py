@@ -1,0 +1,228 @@
+"""Connections into pods: halves, many at once, resets, and what is told when nothing listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from api.proto import cri_pb2
+from api.streaming.client import ForwardClient, Forwarded
+from api.streaming.events import Gone
+from api.streaming.websocket import Messages, Piece
+from shim.kernel.namespace import within_network
+from tests.component.cri.client import Client
+from tests.component.streaming.clients import forward_url, opened
+
+
+@dataclass
+class Session:
+    """A client of port forwarding, plain or in a tunnel."""
+
+    connection: socket.socket
+    tunnel: Messages | None
+    core: ForwardClient = field(default_factory=ForwardClient)
+    taken: dict[int, bytes] = field(default_factory=dict)
+    words: dict[int, bytes] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)
+    gone: bool = False
+
+    def send(self, data: bytes) -> None:
+        self.connection.sendall(self.tunnel.binary(data) if self.tunnel is not None else data)
+
+    def connect(self, port: int) -> int:
+        key, data = self.core.connect(port)
+        self.taken[key] = self.words[key] = b""
+        self.send(data)
+        return key
+
+    def step(self) -> None:
+        data = self.connection.recv(65536)
+        self.gone = self.gone or not data
+        self.hear(data)
+
+    def hear(self, data: bytes) -> None:
+        if self.tunnel is not None:
+            data = b"".join(e.data for e in self.tunnel.receive(data) if isinstance(e, Piece))
+        for event in self.core.receive(data):
+            if isinstance(event, Gone):
+                self.gone = True
+            elif isinstance(event, Forwarded) and event.error:
+                self.words[event.key] += event.data
+            else:
+                self.taken[event.key] += event.data
+                if event.ended:
+                    self.ended.add(event.key)
+
+    def until(self, key: int, words: bytes) -> None:
+        while words not in self.taken[key]:
+            assert not self.gone
+            self.step()
+
+    def until_ended(self, *keys: int) -> None:
+        while not self.ended >= set(keys):
+            assert not self.gone
+            self.step()
+
+
+@contextmanager
+def forwarding(client: Client, pod: str, dialect: str) -> Iterator[Session]:
+    protocol = "SPDY/3.1+portforward.k8s.io" if dialect == "tunnel" else "portforward.k8s.io"
+    connection, answer, rest = opened(forward_url(client, pod), (protocol,), websocket=dialect == "tunnel")
+    with connection:
+        assert (answer.status, answer.protocol) == (101, protocol)
+        session = Session(connection, Messages(client=True) if dialect == "tunnel" else None)
+        session.hear(rest)
+        yield session
+
+
+def echo(connection: socket.socket) -> None:
+    """Says everything again, until the other side has ended."""
+    while data := connection.recv(65536):
+        connection.sendall(data)
+
+
+def late(connection: socket.socket) -> None:
+    """Answers when the other side has ended."""
+    while connection.recv(65536):
+        pass
+    connection.sendall(b"got it\n")
+
+
+@contextmanager
+def listening(network: str, port: int, serve: Callable[[socket.socket], None]) -> Iterator[None]:
+    """A server inside a network namespace, a thread for each connection."""
+
+    def listen() -> socket.socket:
+        return socket.create_server(("127.0.0.1", port), backlog=512)
+
+    server = asyncio.run(within_network(network, listen))
+    threads = []
+
+    def one(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            serve(connection)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=one, args=(server.accept()[0],)))
+                threads[-1].start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    try:
+        yield
+    finally:
+        server.shutdown(socket.SHUT_RDWR)  # which ends the accepting
+        accepting.join()
+        server.close()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.fixture
+def pod(client: Client) -> Iterator[str]:
+    """It echoes at port 8080, and answers at 8081 when the client has ended."""
+    made = client.run_pod()
+    status = client.call(
+        "PodSandboxStatus", cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=made, verbose=True)
+    )
+    network = json.loads(status.info["info"])["namespaces"]["network"]
+    with listening(network, 8080, echo), listening(network, 8081, late):
+        yield made
+
+
+DIALECTS = pytest.mark.parametrize("dialect", ["SPDY", "tunnel"])
+
+
+@DIALECTS
+def test_bytes_go_both_ways_and_halves_close_alone(client: Client, pod: str, dialect: str) -> None:
+    with forwarding(client, pod, dialect) as session:
+        first, second = session.connect(8080), session.connect(8081)
+        session.send(session.core.send(first, b"hello"))
+        session.until(first, b"hello")
+        session.send(session.core.end(second))
+        session.until_ended(second)
+        session.send(session.core.end(first))
+        session.until_ended(first)
+    assert (session.taken, session.words) == (
+        {first: b"hello", second: b"got it\n"},
+        {first: b"", second: b""},
+    )
+
+
+@DIALECTS
+def test_a_port_where_nothing_listens_is_told_and_the_session_goes_on(
+    client: Client, pod: str, dialect: str
+) -> None:
+    with forwarding(client, pod, dialect) as session:
+        none, good = session.connect(9), session.connect(8080)
+        session.until_ended(none)
+        while not session.words[none]:
+            session.step()
+        session.send(session.core.send(good, b"still here"))
+        session.until(good, b"still here")
+    assert b"nothing answers in the pod" in session.words[none]
+
+
+def test_many_connections_share_a_session_and_a_reset_ends_one(client: Client, pod: str) -> None:
+    with forwarding(client, pod, "SPDY") as session:
+        keys = [session.connect(8080) for _ in range(100)]
+        for key in keys:
+            session.send(session.core.send(key, b"first %d." % key))
+        for key in keys:
+            session.until(key, b"first %d." % key)
+        session.send(session.core.reset(keys[0]))
+        for key in keys[1:]:
+            session.send(session.core.send(key, b"second") + session.core.end(key))
+        session.until_ended(*keys[1:])
+    assert [session.taken[key] for key in keys[1:]] == [b"first %d.second" % key for key in keys[1:]]
+
+
+def test_a_megabyte_arrives_whole(client: Client, pod: str) -> None:
+    data = bytes(range(256)) * 4096
+    with forwarding(client, pod, "SPDY") as session:
+        key = session.connect(8080)
+        for start in range(0, len(data), 65536):
+            session.send(session.core.send(key, data[start : start + 65536]))
+            session.until(key, data[start : start + 65536][-1:])
+        session.send(session.core.end(key))
+        session.until_ended(key)
+    assert session.taken[key] == data
+
+
+def test_the_old_channels_carry_a_port_each(client: Client, pod: str) -> None:
+    connection, answer, rest = opened(
+        forward_url(client, pod, 8080, 9), ("v4.channel.k8s.io",), websocket=True
+    )
+    assert answer.status == 101
+    messages, taken = Messages(client=True), []
+    with connection:
+        connection.sendall(messages.binary(b"\0hello"))
+        data = rest
+        while True:
+            taken += [event.data for event in messages.receive(data) if isinstance(event, Piece)]
+            if b"\0hello" in taken and any(message[:1] == b"\3" and len(message) > 3 for message in taken):
+                break
+            data = connection.recv(65536)
+            assert data
+    assert taken[:4] == [b"\0\x90\x1f", b"\1\x90\x1f", b"\2\t\0", b"\3\t\0"]
+
+
+def test_a_pod_on_the_hosts_network_is_reached_too(client: Client) -> None:
+    pod = client.run_pod(host_network=True)
+    with socket.create_server(("127.0.0.1", 0)) as server, forwarding(client, pod, "SPDY") as session:
+        key = session.connect(server.getsockname()[1])
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.sendall(b"from the host")
+        session.until_ended(key)
+    assert session.taken[key] == b"from the host"
