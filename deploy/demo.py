@@ -47,9 +47,11 @@ def main() -> int:
     parser.add_argument("--handler", default="", help="the runtime handler (default: the daemon's)")
     parser.add_argument("--keep", action="store_true", help="leave the daemon running, for trying")
     options = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("the demo must run as root: it makes namespaces, mounts and cgroups")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, interrupt)
     before = leaks.take()
+    status = 0
     with tempfile.TemporaryDirectory(prefix="crisp-demo.", dir="/run") as scratch:
         top = Path(scratch)
         daemon = Daemon(top)
@@ -60,15 +62,35 @@ def main() -> int:
                     keep(daemon)
         except CrispError as error:
             print(f"\nthe demo failed: {error}\n--- the end of the daemon's log\n{daemon.log()[-3000:]}")
-            return 1
-    left = leaks.settled(before, leaks.Scope())
+            status = 1
+        except KeyboardInterrupt:
+            print("\ninterrupted")
+            status = 130
+    left = left_of(daemon, before)
     part("after removal")
     for kind in ("process", "mount", "network namespace", "cgroup", "lease"):
         count = sum(entry.startswith(kind) for entry in left)
         say(f"{kind} left", str(count))
     for entry in left:
         print(f"    {entry}")
-    return 1 if left else 0
+    return status or (1 if left else 0)
+
+
+def interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def left_of(daemon: Daemon, before: leaks.Inventory, *, grace: float = 5.0) -> list[str]:
+    """What bears the names of this daemon once it is gone; other work on the machine comes and goes."""
+    marks = (str(daemon.top), daemon.bridge, daemon.subnet.rpartition(".")[0] + ".", *daemon.pods)
+    end = time.monotonic() + grace
+    while True:
+        new = leaks.diff(before, leaks.take(leaks.Scope(directories=(daemon.top,))))
+        left = [entry for entry in new if any(mark in entry for mark in marks)]
+        left += [f"process {pid} in a cgroup of the demo" for pid in daemon.contained()]
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.05)
 
 
 class Daemon:
@@ -78,7 +100,10 @@ class Daemon:
         self.top = top
         self.run_dir = top / "run"
         self.process: subprocess.Popen[bytes] | None = None
-        self.bridge = f"demo{os.getpid() % 100000}"
+        self.pods: set[str] = set()
+        pid = os.getpid()
+        self.bridge = f"demo{pid % 100000}"
+        self.subnet = f"10.{200 + pid % 50}.{pid // 50 % 256}.0/24"
         (top / "cni").mkdir()
         (top / "config.toml").write_text(
             f'state_dir = "{top}/state"\n'
@@ -87,7 +112,7 @@ class Daemon:
             f'conf_dir = "{top}/cni"\n'
             "builtin = true\n"
             f'builtin_bridge = "{self.bridge}"\n'
-            f'builtin_subnets = ["10.{200 + os.getpid() % 50}.0.0/24"]\n'
+            f'builtin_subnets = ["{self.subnet}"]\n'
             "[cgroup]\n"
             f'prefix = "{self.bridge}"\n'
         )
@@ -102,6 +127,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 cwd="/",
+                start_new_session=True,  # Ctrl-C is the demo's: it needs the daemon to remove what there is
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
             )
         while True:
@@ -121,14 +147,38 @@ class Daemon:
     @contextlib.contextmanager
     def started(self) -> Iterator[None]:
         """Started within the block, stopped at its end with everything removed."""
-        self.ready_after = self.start()
         try:
+            self.ready_after = self.start()
             yield
         finally:
-            assert self.process is not None
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(timeout=30)
-            self._remove_machinery()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # from here on it takes a moment only
+            self.end()
+
+    def end(self) -> None:
+        """Remove what pods there are, wherever the demo was interrupted, and stop."""
+        if self.process is None or not (self.run_dir / "crisp.sock").exists():  # it has never served
+            if self.process is not None:
+                self.kill()
+            return
+        if self.process.poll() is not None:
+            self.start()
+        for name in ("crisp.sock", "run.sock"):
+            with Client(self.run_dir / name, timeout=60) as cri:
+                for pod in cri.runtime.ListPodSandbox(cri_pb2.ListPodSandboxRequest()).items:
+                    cri.runtime.RemovePodSandbox(cri_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod.id))
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=30)
+        self._remove_machinery()
+
+    def contained(self) -> list[int]:
+        """The processes in the daemon's and its pods' cgroups."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cgroup"):
+            with contextlib.suppress(OSError):
+                if f"/{self.bridge}" in path.read_text():
+                    found.append(int(path.parent.name))
+        return found
 
     def log(self) -> str:
         """What it logged so far."""
@@ -223,6 +273,7 @@ def run_pod(daemon: Daemon, cri: Client, handler: str) -> tuple[str, cri_pb2.Pod
     )
     request = cri_pb2.RunPodSandboxRequest(config=config, runtime_handler=handler)
     pod = timed("run pod sandbox", lambda: cri.runtime.RunPodSandbox(request)).pod_sandbox_id
+    daemon.pods.add(pod)
     status = cri.runtime.PodSandboxStatus(cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod)).status
     say("state", cri_pb2.PodSandboxState.Name(status.state))
     say("address", status.network.ip)

@@ -58,10 +58,14 @@ trap 'rm -rf "$log" $copy' EXIT
 quietly() { # quietly WHAT COMMAND...: run it; show what it said only if it fails
     what=$1
     shift
-    "$@" >"$log" 2>&1 && return
+    "$@" >"$log" 2>&1 9<&- && return
     status=$?
     cat "$log" >&2
     fail "$what failed with status $status: $*"
+}
+
+apt_get() { # a fresh machine may be upgrading itself: wait for it
+    apt-get --yes --quiet -o DPkg::Lock::Timeout=300 "$@"
 }
 
 install_packages() { # install_packages NAME...: those that are missing, the lists fetched only if needed
@@ -74,10 +78,10 @@ install_packages() { # install_packages NAME...: those that are missing, the lis
     echo "installing Debian packages:$missing"
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086 # a list of names
-    if ! apt-get install --yes --quiet --no-install-recommends $missing >"$log" 2>&1; then
-        quietly "apt-get update" apt-get update --quiet
+    if ! apt_get install --no-install-recommends $missing >"$log" 2>&1 9<&-; then
+        quietly "apt-get update" apt_get update
         # shellcheck disable=SC2086
-        quietly "apt-get install" apt-get install --yes --quiet --no-install-recommends $missing
+        quietly "apt-get install" apt_get install --no-install-recommends $missing
     fi
 }
 
@@ -89,6 +93,12 @@ make_environment() {
     "$prefix/bin/python" -m pip --version >/dev/null 2>&1 && return
     quietly "making the environment $prefix" "$python" -m venv --clear "$prefix"
 }
+
+# One at a time: the lock is on the directory above, since making the environment clears its own. No child
+# inherits it, for a service that a package starts would keep it.
+mkdir -p "$(dirname -- "$prefix")"
+exec 9<"$(dirname -- "$prefix")"
+flock 9
 
 if [ "$packages" = yes ]; then
     command -v apt-get >/dev/null || fail "apt-get is not here; install the packages yourself and use --no-packages"
