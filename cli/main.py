@@ -11,11 +11,13 @@ import typer
 
 from cli import exits, quick
 from cli.commands import (
+    attach,
     config,
     containers,
     doctor,
     events,
     execute,
+    forward,
     images,
     inspect,
     logs,
@@ -77,7 +79,12 @@ def _options(
     context.obj = Session(options, connector=context.obj)
 
 
-for _room in (containers, run, logs, execute, inspect, images, pull, remove, status, doctor, config, events):
+_ROOMS = (
+    containers, run, logs, execute, attach, forward, inspect, images, pull, remove, status, doctor, config,
+    events,
+)  # fmt: skip
+
+for _room in _ROOMS:
     _room.register(app)
 
 

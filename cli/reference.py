@@ -100,7 +100,9 @@ crisp stop web && crisp rm web
 crisp logs --tail 20 -f kube-system/coredns-7c9d/coredns
 crisp logs --previous --since 1h web
 """,
-    "exec": "crisp exec --timeout 5 default/web/nginx cat /etc/resolv.conf\n",
+    "exec": "crisp exec --timeout 5 default/web/nginx cat /etc/resolv.conf\ncrisp exec -it web sh\n",
+    "attach": "crisp attach --detach-keys ctrl-x mine\n",
+    "port-forward": "crisp port-forward default/web 8080:80\n",
     "pull": """\
 crisp pull registry.example/team/app:1.2
 crisp pull -u robot --password-stdin registry.example/team/app:1.2 < token

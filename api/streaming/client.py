@@ -161,6 +161,9 @@ class WebSocketRemoteClient:
             return b""
         return self._messages.binary(bytes((CLOSE_CHANNEL, Channel.STDIN.value)))
 
+    def close(self) -> bytes:
+        return self._messages.close()
+
     def resize(self, width: int, height: int) -> bytes:
         size = _size(width, height)
         return channel_message(self._messages, Channel.RESIZE.value, size, base64_=self._version.base64)

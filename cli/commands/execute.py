@@ -1,15 +1,21 @@
-"""`crisp exec`: a command in a running container, its output and its exit status."""
+"""`crisp exec`: a command in a running container, its streams and its exit status."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from cli import names
 from cli.arguments import ContainerName, session
 from cli.form import note
+from cli.session import READ_TIMEOUT
+from oci.errors import BadInput, Internal
+
+if TYPE_CHECKING:
+    from api.client import Client
 
 EVERYTHING_AFTER = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 """Options end at the first argument: what follows belongs to the command in the container."""
@@ -25,18 +31,24 @@ def execute(
     command: Annotated[
         list[str], typer.Argument(metavar="COMMAND...", help="Run as it is, without a shell.")
     ],
+    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Give it this command's input.")] = False,
+    terminal: Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal.")] = False,
     timeout: Annotated[
-        int, typer.Option("--timeout", "-t", min=0, metavar="SECONDS", help="Kill it then; 0 waits for ever.")
+        int, typer.Option("--timeout", min=0, metavar="SECONDS", help="Kill it then; 0 waits for ever.")
     ] = 0,
 ) -> None:
-    """Run a command in a container, show its output when it ends, and end with its exit status.
+    """Run a command in a container and end with its exit status.
 
-    It has no terminal and no input.
+    Without `-i` and `-t` it has no input, and its output is shown when it ends; only then `--timeout` counts.
     """
     from api.proto import cri_pb2
 
     here = session(context)
     target = names.find_container(name, here.inventory())
+    if stdin or terminal:
+        if timeout:
+            raise BadInput("--timeout: not together with -i or -t; end the command itself")
+        _stream(here.realm(target.realm), target.id, command, stdin=stdin, terminal=terminal)
     done = here.realm(target.realm).runtime.ExecSync(
         cri_pb2.ExecSyncRequest(container_id=target.id, cmd=command, timeout=timeout),
         timeout=timeout + 30 if timeout else None,
@@ -49,3 +61,23 @@ def execute(
     if done.exit_code < 0:
         note(f"{target.name}: the command was killed")
     raise typer.Exit(done.exit_code & 0xFF)
+
+
+def _stream(client: Client, container: str, command: list[str], *, stdin: bool, terminal: bool) -> NoReturn:
+    from api.proto import cri_pb2
+    from api.streaming.channels import Failed, Wanted
+    from cli.streams import converse
+
+    wanted = Wanted(stdin=stdin, stdout=True, stderr=not terminal, tty=terminal)
+    request = cri_pb2.ExecRequest(
+        container_id=container,
+        cmd=command,
+        tty=wanted.tty,
+        stdin=wanted.stdin,
+        stdout=wanted.stdout,
+        stderr=wanted.stderr,
+    )
+    outcome = asyncio.run(converse(client.runtime.Exec(request, timeout=READ_TIMEOUT).url, wanted))
+    if outcome is None or isinstance(outcome, Failed):
+        raise Internal(outcome.message if outcome is not None else "detached")
+    raise typer.Exit((outcome.code or 0) & 0xFF)

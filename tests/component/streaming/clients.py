@@ -123,9 +123,9 @@ def forward_url(client: Client, pod: str, *ports: int) -> str:
     return url
 
 
-def shell(client: Client, *, tty: bool, script: str, stdin_once: bool = False) -> str:
+def shell(client: Client, *, tty: bool, script: str, stdin_once: bool = False, pod: str = "") -> str:
     """A running container whose shell reads its input."""
-    pod = client.run_pod()
+    pod = pod or client.run_pod()
     config = cri_pb2.ContainerConfig(
         metadata=cri_pb2.ContainerMetadata(name="shell", attempt=0),
         image=cri_pb2.ImageSpec(image=catalogue.BUSYBOX),

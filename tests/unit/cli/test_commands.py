@@ -129,7 +129,7 @@ def test_watching_shows_it_again_at_a_change_until_the_daemon_ends(service: Serv
 
 def test_exec_gives_the_output_and_the_status_of_the_command(service: Service, capsys: Capture) -> None:
     service.answers["ExecSync"] = cri_pb2.ExecSyncResponse(stdout=b"out\n", stderr=b"err\n", exit_code=9)
-    assert service.run("exec", "-t", "5", "web", "ls", "-l", "--help") == 9
+    assert service.run("exec", "--timeout", "5", "web", "ls", "-l", "--help") == 9
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("out\n", "err\n")
     assert service.changing() == ["crisp.sock ExecSync"]
