@@ -120,6 +120,11 @@ class Daemon:
     def start(self) -> float:
         """Start it and wait until it serves; seconds until then."""
         began = time.perf_counter()
+        self.spawn()
+        self.wait_until_it_serves()
+        return time.perf_counter() - began
+
+    def spawn(self) -> None:
         with (self.top / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "api.daemon", "--config", str(self.top / "config.toml")],
@@ -130,13 +135,18 @@ class Daemon:
                 start_new_session=True,  # Ctrl-C is the demo's: it needs the daemon to remove what there is
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
             )
-        while True:
+
+    def wait_until_it_serves(self) -> None:
+        assert self.process is not None
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
             if self.process.poll() is not None:
                 sys.exit(f"crispd ended with status {self.process.returncode}:\n{self.log()}")
             with contextlib.suppress(CrispError), Client(self.run_dir / "crisp.sock", timeout=5) as client:
                 client.runtime.Version(cri_pb2.VersionRequest())
-                return time.perf_counter() - began
+                return
             time.sleep(0.02)
+        sys.exit(f"crispd does not serve after 30 s:\n{self.log()}")
 
     def kill(self) -> None:
         """kill -9."""
@@ -157,12 +167,11 @@ class Daemon:
 
     def end(self) -> None:
         """Remove what pods there are, wherever the demo was interrupted, and stop."""
-        if self.process is None or not (self.run_dir / "crisp.sock").exists():  # it has never served
-            if self.process is not None:
-                self.kill()
+        if self.process is None:
             return
         if self.process.poll() is not None:
-            self.start()
+            self.spawn()
+        self.wait_until_it_serves()
         for name in ("crisp.sock", "run.sock"):
             with Client(self.run_dir / name, timeout=60) as cri:
                 for pod in cri.runtime.ListPodSandbox(cri_pb2.ListPodSandboxRequest()).items:
