@@ -15,7 +15,7 @@ from api.streaming.events import Gone, Reply
 from tests.component.cri.client import Client
 from tests.images import catalogue
 
-LIMIT = 20.0  # seconds that any read here may take
+LIMIT = 60.0  # seconds that any read here may take
 PLAIN = Wanted(stdin=True, stdout=True, stderr=True, tty=False)
 TTY = Wanted(stdin=True, stdout=True, stderr=False, tty=True)
 
@@ -44,7 +44,7 @@ class Remote:
 
     connection: socket.socket
     core: Any
-    taken: dict[Channel, bytes] = field(default_factory=lambda: dict.fromkeys(Channel, b""))
+    taken: dict[Channel, bytearray] = field(default_factory=lambda: {each: bytearray() for each in Channel})
     gone: Gone | None = None
     closed: bool = False
 
@@ -67,7 +67,7 @@ class Remote:
             elif isinstance(event, Gone):
                 self.gone = event
 
-    def until(self, words: bytes, channel: Channel = Channel.STDOUT) -> bytes:
+    def until(self, words: bytes, channel: Channel = Channel.STDOUT) -> bytearray:
         while words not in self.taken[channel]:
             assert not self.closed, f"closed after {self.taken}"
             self.step()
@@ -77,7 +77,7 @@ class Remote:
         """Everything to the end of the connection; what the session said last."""
         while not self.closed:
             self.step()
-        return read_last_word(self.taken[Channel.ERROR])
+        return read_last_word(bytes(self.taken[Channel.ERROR]))
 
 
 @contextmanager

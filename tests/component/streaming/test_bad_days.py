@@ -100,7 +100,7 @@ def test_a_client_that_vanishes_takes_its_process_with_it(
         assert two.end() == Ended(code=0)
 
 
-WAIT_FOR_NONE = "for i in $(seq 100); do ps | grep -q '[s]leep 876543' || exit 0; usleep 50000; done; exit 1"
+WAIT_FOR_NONE = "for i in $(seq 500); do ps | grep -q '[s]leep 876543' || exit 0; usleep 50000; done; exit 1"
 
 
 def test_a_client_that_vanishes_while_its_input_waits_is_noticed(client: Client, container: str) -> None:
