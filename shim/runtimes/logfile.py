@@ -16,7 +16,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar
 
-from oci.errors import Deadline, Internal, WrongState
+from oci.errors import Absent, Deadline, Internal, WrongState
 from oci.monitor import REOPEN_LOG
 from shim import process
 from shim.kernel.arrivals import Arrivals
@@ -102,6 +102,8 @@ async def reopen(
                     moved.clear()
         finally:
             arrivals.close()
+    except Absent as error:  # it ended after the caller had looked
+        raise WrongState(f"log of container {files.id}: its conmon has ended, nothing writes it") from error
     except TimeoutError:
         if not process.alive(monitor):
             raise WrongState(

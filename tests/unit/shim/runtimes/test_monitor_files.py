@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from oci.errors import Absent, BadInput, Internal
+from oci.errors import Absent, BadInput, Internal, WrongState
 from oci.workload import ContainerId, PodId
+from shim import process
 from shim.cgroups import Cgroups, Hierarchies
 from shim.runtimes.conmon import MonitorFiles, make_log, monitor_of, prepare, remove_leftovers, send_control
 from shim.runtimes.driver import Target
 from shim.runtimes.exits import read_exit, was_oom_killed
-from shim.runtimes.logfile import identity
+from shim.runtimes.logfile import identity, reopen
 
 ID = ContainerId("cd" * 32)
 
@@ -140,3 +143,17 @@ def test_files_are_told_apart_by_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "c").symlink_to("a")
     assert identity(tmp_path / "a") == identity(tmp_path / "c") != identity(tmp_path / "b")
     assert identity(tmp_path / "none") is None
+
+
+def test_a_monitor_that_ends_while_its_log_is_reopened_is_told_as_gone(
+    files: MonitorFiles, tmp_path: Path
+) -> None:
+    os.mkfifo(files.control)  # nobody reads it
+    log = tmp_path / "logs/0.log"
+
+    async def story() -> None:
+        with ThreadPoolExecutor(1) as io, pytest.raises(WrongState, match="its conmon has ended"):
+            await reopen(files, log, process.reference(os.getpid()), io=io, timeout=5)
+
+    asyncio.run(story())
+    assert list(log.parent.iterdir()) == []
