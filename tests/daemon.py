@@ -116,7 +116,12 @@ class Daemon:
             leases=(Path("/var/lib/cni/networks"), *(top / "cni" for top in (self.state_dir, self.run_dir))),
             daemon=self.pid if descriptors else None,
             # Connections of clients come and go; the kernel and gRPC close them in their own time.
-            expected=("descriptor socket", "descriptor anon_inode:*eventpoll*"),
+            # crun keeps compiled filters beside its containers, for all that will have the same.
+            expected=(
+                "descriptor socket",
+                "descriptor anon_inode:*eventpoll*",
+                f"path {self.run_dir}/handlers/*/.cache*",
+            ),
         )
 
     def settings(self) -> dict[str, dict[str, Any]]:

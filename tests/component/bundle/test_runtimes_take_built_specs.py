@@ -44,7 +44,7 @@ from shim.facts.host import gather
 from shim.facts.rootfs import check_mount_targets, check_working_dir, resolve_user
 from shim.facts.sources import resolve_devices, resolve_mounts
 from shim.stats import read_cpu, read_memory
-from tests import bundles
+from tests import bundles, leaks
 
 PARENT = "/crisp-test-bundle"
 APPLETS = (
@@ -120,9 +120,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     finally:
         for pin in pins.values():
             subprocess.run(["umount", pin], check=True)
-        for mount in set(gather().cgroup.mounts.values()):
-            if (made := Path(mount + PARENT)).is_dir():
-                made.rmdir()
+        for group in leaks.cgroups():  # also in hierarchies without a controller
+            if group.endswith(PARENT):
+                Path(group).rmdir()
 
 
 def _libraries(binary: str) -> list[str]:
