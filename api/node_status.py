@@ -69,6 +69,7 @@ class NodeReport:
                 for h in table.handlers.values()
             ),
             default_handler=table.default if usable else "",
+            mount_options=True,
         )
 
     async def describe(self) -> Mapping[str, Any]:

@@ -87,7 +87,7 @@ class Namespaces(Protocol):
 class Images(Protocol):
     """The image store (`shim/images/`), as far as containers need it."""
 
-    async def recover(self, containers: Iterable[ContainerId]) -> None: ...
+    async def recover(self, containers: Iterable[ContainerId], pods: Iterable[PodId]) -> None: ...
 
     def find(self, name: str) -> ImageRecord | None: ...
 
@@ -96,6 +96,14 @@ class Images(Protocol):
     ) -> Rootfs: ...
 
     async def release_rootfs(self, container_id: ContainerId) -> None: ...
+
+    async def acquire_volume(self, holder: ContainerId, image_id: ImageId) -> Rootfs:
+        """The image's files alone, read-only; `holder` is "POD.WORD"."""
+        ...
+
+    def volumes_of(self, pod_id: PodId) -> Mapping[ContainerId, ImageId]:
+        """What was lent by `acquire_volume` to holders of that pod."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,6 +96,7 @@ class ContainerRecord:
     message: str = ""
     fault: str = ""
     resources: Resources | None = None  # after UpdateContainerResources; None is the request's
+    image_mounts: tuple[ImageId, ...] = ()  # of each mount of the request, "" for those of another kind
 
     @property
     def limits(self) -> Resources:

@@ -116,7 +116,7 @@ def _pod_step(record: PodRecord, views: Mapping[PodId, PodView]) -> Step:
 async def recover(node: Node) -> list[Action]:
     """Make records and machine one; returns what was done. A failure with one object is logged and kept."""
     store = node.store
-    await node.images.recover(list(store.containers))
+    await node.images.recover(list(store.containers), list(store.pods))
     pods, containers = list(store.pods.values()), list(store.containers.values())
     observed = await _observe(node, containers)
     mounted = {c.id: (node.paths.container(c.id) / "rootfs").is_mount() for c in containers}

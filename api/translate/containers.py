@@ -51,7 +51,7 @@ def listed(record: ContainerRecord) -> cri_pb2.Container:
 
 
 def status(record: ContainerRecord, find_image: FindImage) -> cri_pb2.ContainerStatus:
-    """`find_image` answers from memory: for a tag of the container's image, and the ids of mounted ones."""
+    """`find_image` answers from memory: for a tag of the container's image."""
     image = find_image(record.image_id)
     return cri_pb2.ContainerStatus(
         id=record.id,
@@ -68,8 +68,8 @@ def status(record: ContainerRecord, find_image: FindImage) -> cri_pb2.ContainerS
         labels=record.spec.labels,
         annotations=record.spec.annotations,
         mounts=[
-            mounts.to_wire(mount, _mounted_image(mount.image.image if mount.image else "", find_image))
-            for mount in record.spec.mounts
+            mounts.to_wire(mount, record.image_mounts[n] if n < len(record.image_mounts) else "")
+            for n, mount in enumerate(record.spec.mounts)
         ],
         log_path=record.log_path,
         resources=cri_pb2.ContainerResources(linux=resources.to_wire(record.limits)),
@@ -81,8 +81,3 @@ def status(record: ContainerRecord, find_image: FindImage) -> cri_pb2.ContainerS
         ),
         stop_signal=signals.to_wire(record.stop_signal),
     )
-
-
-def _mounted_image(name: str, find_image: FindImage) -> str:
-    image = find_image(name) if name else None
-    return image.id if image else ""

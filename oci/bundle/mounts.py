@@ -176,11 +176,19 @@ def mounts(inputs: BundleInputs) -> list[dict[str, Any]]:
     )
     layers += pod_mounts(inputs.files, readonly=security.readonly_rootfs)
     layers += [
-        _bind(destination("image volume", path), source, "rbind", "rprivate", "rw")
+        _volume(path, source, pod.user if inputs.handler.idmapped_mounts else None)
         for path, source in inputs.volumes
     ]
     layers += [request_mount(n, mount, inputs.handler) for n, mount in enumerate(inputs.mounts)]
     return ordered(layers)
+
+
+def _volume(path: str, source: str, user: UserNamespace | None) -> dict[str, Any]:
+    """Anonymous storage; its files have the image's owners, as the root file system has."""
+    made = _bind(destination("image volume", path), source, "rbind", "rprivate", "rw")
+    if user is not None:
+        made["uidMappings"], made["gidMappings"] = mappings(user.uids), mappings(user.gids)
+    return made
 
 
 def ordered(layers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

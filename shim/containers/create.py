@@ -13,6 +13,7 @@ from oci.bundle.inputs import Built, BundleInputs, NamespacePaths
 from oci.cgroup import CgroupPlace
 from oci.errors import Absent, BadInput, Duplicate, WrongState
 from oci.workload import ContainerId, ContainerSpec, NamespaceMode, PodId, PodSpec
+from shim.containers import volumes
 from shim.containers.looks import Looks, look
 from shim.containers.lookup import get_container
 from shim.containers.remove import release
@@ -22,7 +23,7 @@ from shim.lifecycle.table import ContainerEvent, next_container_state
 from shim.lifecycle.undo import Debt, Undo
 from shim.node import Node
 from shim.placement import placed
-from shim.pods import files, init
+from shim.pods import files, imagevolumes, init
 from shim.pods.lookup import current as current_pod
 from shim.records import ContainerRecord, ContainerState, ImageRecord, PodRecord, PodState
 from shim.runtimes.driver import Driver
@@ -65,6 +66,7 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
     image = node.images.find(spec.image.image)
     if image is None:
         raise Absent(f"config.image.image: {spec.image.image!r} is not in the image store, pull it first")
+    image_mounts = imagevolumes.wanted(node, spec)
     driver = node.handlers.driver(pod.handler)
     id_ = ContainerId(node.new_id())
     place = placed(node, pod.spec.cgroup_parent, id_)
@@ -81,16 +83,26 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
         log_path=_log_path(spec, pod.spec),
         cgroup=place.kernel_path,
         stop_signal=_stop_signal(spec, image),
+        image_mounts=image_mounts,
     )
     directory = node.paths.container(id_)
     async with node.operations.exclusive(("container", id_)), Undo(_settle(node, record)) as undo:
         await node.store.put(record)
         _require_ready(node, pod.id)  # a stop that came between has not seen this container
+        if any(image_mounts):
+            undo.push("image volumes", lambda: imagevolumes.drop_unused(node, pod.id, but=id_))
         undo.push("container", lambda: release(node, record))
+        provided = await imagevolumes.provide(node, pod.id, spec, image_mounts)
         rootfs = await node.images.acquire_rootfs(id_, image.id, directory)
         rootfs_path = await driver.mount_rootfs(directory, rootfs)
-        seen = await look(spec, image, rootfs_path)
-        built = _build(node, driver, record, pod, image, place, seen)
+        seen = await look(spec, image, rootfs_path, provided)
+        anonymous = await volumes.prepare(
+            image.config.volumes,
+            [mount.container_path for mount in spec.mounts],
+            rootfs=rootfs_path,
+            directory=directory,
+        )
+        built = _build(node, driver, record, pod, image, place, seen, anonymous)
         await in_thread(_write_bundle, directory, built)
         for note in built.notes:
             log.info("request reduced to what the host allows", extra={"container": id_, "what": note})
@@ -116,6 +128,7 @@ def _build(
     image: ImageRecord,
     place: CgroupPlace,
     seen: Looks,
+    anonymous: tuple[tuple[str, str], ...],
 ) -> Built:
     return build(
         BundleInputs(
@@ -140,6 +153,7 @@ def _build(
             ),
             cgroup=place,
             mounts=seen.mounts,
+            volumes=anonymous,
             devices=seen.devices,
             localhost_seccomp=seen.localhost_seccomp,
         )

@@ -28,13 +28,16 @@ class Looks:
     localhost_seccomp: Mapping[str, Any] | None
 
 
-async def look(spec: ContainerSpec, image: ImageRecord, rootfs: Path) -> Looks:
-    """Look for one container whose root file system is mounted at `rootfs`. Raises BadInput."""
-    return await in_thread(_look, spec, image, rootfs)
+async def look(spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str]) -> Looks:
+    """Look for one container whose root file system is mounted at `rootfs`. Raises BadInput.
+
+    `provided` has the directories of mounts, by their place in the request, that show an image.
+    """
+    return await in_thread(_look, spec, image, rootfs, provided)
 
 
-def _look(spec: ContainerSpec, image: ImageRecord, rootfs: Path) -> Looks:
-    mounts = resolve_mounts(spec.mounts)
+def _look(spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str]) -> Looks:
+    mounts = resolve_mounts(spec.mounts, provided)
     check_mount_targets(rootfs, [mount.request.container_path for mount in mounts])
     seccomp = spec.security.seccomp
     named = seccomp is not None and seccomp.kind is ProfileKind.LOCALHOST and not spec.security.privileged

@@ -10,12 +10,13 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from oci.bundle.devices import permissions
 from oci.bundle.inputs import ResolvedDevice, ResolvedMount
 from oci.bundle.text import absolute_path
-from oci.errors import BadInput, CrispError, Unsupported
+from oci.errors import BadInput, CrispError
 from oci.facts import DeviceNode, Peering, SourceFacts
 from oci.workload import DeviceRequest, MountRequest, Propagation
 from shim.facts.host import device_node
@@ -25,8 +26,12 @@ _MOST_NODES = 4096  # of one directory of devices
 _MOST_PROFILE_BYTES = 8 * 1024 * 1024
 
 
-def resolve_mounts(requests: tuple[MountRequest, ...]) -> tuple[ResolvedMount, ...]:
+def resolve_mounts(
+    requests: tuple[MountRequest, ...], provided: Mapping[int, str] = MappingProxyType({})
+) -> tuple[ResolvedMount, ...]:
     """Each request with what its source is; links of the source are resolved.
+
+    `provided` has the directories of those that show an image, by their place in `requests`.
 
     The table of mounts is read only if a request propagates or covers /proc. Raises BadInput for a source
     that does not exist or cannot be reached. Blocking.
@@ -36,10 +41,9 @@ def resolve_mounts(requests: tuple[MountRequest, ...]) -> tuple[ResolvedMount, .
     for n, request in enumerate(requests):
         field = f"config.mounts[{n}]"
         if request.image is not None:
-            raise Unsupported(
-                f"{field}.image: image volumes are not supported",
-                token="ImageVolumeMountFailed",  # noqa: S106 -- a word that kubelet reads, no secret
-            )
+            source = SourceFacts(path=provided[n], is_directory=True)
+            found.append(ResolvedMount(request=request, source=source))
+            continue
         path, is_directory = _source(f"{field}.host_path", request.host_path)
         source = SourceFacts(path=path, is_directory=is_directory)
         on_proc = request.container_path.rstrip("/") == "/proc"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oci.errors import Internal
-from oci.workload import ContainerId, ImageId
+from oci.workload import ContainerId, ImageId, PodId
 from shim.files import write_atomic
 from shim.images.layers import EROFS, present
 from shim.images.layout import Layout
@@ -67,12 +67,12 @@ class Lending:
     def holds(self, image_id: ImageId) -> bool:
         return any(loan.image_id == image_id for loan in self._loans.values())
 
-    async def recover(self, containers: Iterable[ContainerId]) -> None:
-        """Read the loans of those containers, drop the rest, unmount what nobody holds."""
-        known = frozenset(containers)
+    async def recover(self, containers: Iterable[ContainerId], pods: Iterable[PodId]) -> None:
+        """Read the loans of those containers and pods ("POD.WORD"); drop the rest with their mounts."""
+        known = frozenset[str]([*containers, *pods])
         found = await self._threads.do(self._read_loans)
         for container_id, loan in found.items():
-            if container_id in known:
+            if container_id.partition(".")[0] in known:
                 self._count(container_id, loan)
             else:
                 await self._threads.do(self._forget_file, container_id)

@@ -19,7 +19,7 @@ from oci.manifest import Platform, normalise
 from oci.reference import Reference, parse
 from oci.registry_auth import Credentials
 from oci.registry_hosts import PULL
-from oci.workload import ContainerId, ImageId
+from oci.workload import ContainerId, ImageId, PodId
 from shim.images import layers, recovery
 from shim.images.archive import ArchiveImage, images_in, wanted_layers
 from shim.images.cancellation import Cancellation
@@ -79,15 +79,15 @@ class ImageStore:
         architecture, variant = normalise(settings.architecture or os.uname().machine, settings.variant)
         self._node = Platform(architecture=architecture, variant=variant)
 
-    async def recover(self, containers: Iterable[ContainerId]) -> None:
+    async def recover(self, containers: Iterable[ContainerId], pods: Iterable[PodId] = ()) -> None:
         """At start, before anything else: make the directory, drop what was half done, count what is lent.
 
-        `containers` are all that exist by their records; what was lent to any other is taken back.
+        `containers` and `pods` are all that exist by their records; what was lent to any other is taken back.
         """
         layout = self._layout
         await self._threads.do(recovery.prepare, layout)
         self._intake.form = await self._threads.do(layers.choose_form, self._settings.form, layout.temporary)
-        await self._lending.recover(containers)
+        await self._lending.recover(containers, pods)
         seen = await self._threads.do(recovery.look, layout, tuple(self._records.layers.values()))
         plan = recovery.plan(
             seen, self._records.images, self._records.layers, lent=self._lending.layers(), layout=layout
@@ -213,6 +213,32 @@ class ImageStore:
                 raise disk_failure(failure, directory, what) from failure
         mount = RootfsMount(type="overlay", lower=lower, upper=str(upper), work=str(work))
         return Rootfs(mounts=(mount,))
+
+    async def acquire_volume(self, holder: ContainerId, image_id: ImageId) -> Rootfs:
+        """Lend the image's layers to a pod, to be seen read-only; `holder` is "POD.WORD".
+
+        `release_rootfs` gives them back. Raises Absent (no such image), Internal (mount), Full.
+        """
+        record = self._records.images.get(image_id)
+        if record is None:
+            raise Absent(f"image {image_id} is not in the store: it was removed")
+        loan = Loan(image_id=image_id, layers=stack_order(record.layers))
+        with self._intake.wanting(loan.layers):
+            try:
+                lower = await self._lending.lend(holder, loan, self._records.layers)
+            except KeyError as failure:
+                raise Absent(f"layer {failure} of image {image_id} is not in the store") from failure
+            except OSError as failure:
+                raise disk_failure(failure, self._layout.root, f"image volume of {image_id}") from failure
+        lower = lower or (str(self._layout.empty),)
+        if len(lower) == 1:  # overlayfs wants two layers where none is writable
+            return Rootfs(mounts=(RootfsMount(type="bind", source=lower[0], options=("ro",)),))
+        return Rootfs(mounts=(RootfsMount(type="overlay", lower=lower, options=("ro",)),))
+
+    def volumes_of(self, pod_id: PodId) -> dict[ContainerId, ImageId]:
+        """What was lent by `acquire_volume` to holders of that pod."""
+        loans = self._lending.loans.items()
+        return {holder: loan.image_id for holder, loan in loans if holder.startswith(f"{pod_id}.")}
 
     async def release_rootfs(self, container_id: ContainerId) -> None:
         """Take back what was lent; nothing lent is success. The caller removes the writable layer."""

@@ -14,7 +14,7 @@ from shim.containers.stop import Stops
 from shim.lifecycle.table import PodEvent, next_pod_state
 from shim.lifecycle.undo import Step, run_all
 from shim.node import Node
-from shim.pods import files, init
+from shim.pods import files, imagevolumes, init
 from shim.pods.run import network_request
 from shim.records import ContainerState, PodRecord, PodState
 
@@ -89,6 +89,7 @@ async def release(node: Node, record: PodRecord) -> PodRecord:
     debts += await run_all(
         [
             ("namespaces", 30.0, lambda: node.namespaces.unpin(record.namespaces)),
+            ("image volumes", 30.0, lambda: imagevolumes.release(node, record.id)),
             ("/dev/shm", 30.0, lambda: files.unmount(node.paths.pod(record.id))),
         ]
     )

@@ -23,6 +23,7 @@ HTTPD = "registry.k8s.io/e2e-test-images/httpd:2.4.39-4"
 PAUSE = "registry.k8s.io/pause:3.10"
 SHORT = "docker.io/library/busybox:latest"
 STAGING = "gcr.io/k8s-staging-cri-tools"
+VOLUMES = f"{STAGING}/crisp-volumes:1"
 
 _PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -117,6 +118,13 @@ def images() -> list[Image]:
                 config={**shell, "User": user},
             )
         )
+    made.append(
+        Image(
+            names=(VOLUMES,),
+            layers=[base, _volumes()],
+            config={**shell, "Volumes": {path: {} for path in ("/data", "/fresh/deep", "/leak", "/plain")}},
+        )
+    )
     for content, names in {
         "latest": ("test-image-latest:latest",),
         "tag": ("test-image-tag:test",),
@@ -204,6 +212,21 @@ def _accounts() -> list[Entry]:
         text("etc/passwd", f"{_PASSWD}default-user:x:1000:1000::/home/default-user:/bin/sh\n"),
         text("etc/group", f"{_GROUP}default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"),
         directory("home/default-user", uid=1000, gid=1000),
+    ]
+
+
+def _volumes() -> list[Entry]:
+    """Places for VOLUMEs: one with content, one that is a file, and one that points out of the image."""
+    return [
+        directory("data", 0o750, uid=33, gid=7),
+        Entry(path="data/file", mode=0o640, content=b"from the image\n", uid=33, gid=33),
+        hard_link("data/same", "data/file"),
+        link("data/away", "../../../../../../etc/apt"),
+        Entry(path="data/tool", mode=0o755, content=b"#!/bin/sh\necho it runs\n"),
+        directory("data/sub/empty", 0o1777),
+        link("leak", "../../../../../../etc/apt"),
+        text("plain", "a file\n"),
+        link("out", "/../../../etc"),
     ]
 
 

@@ -74,6 +74,7 @@ class Client:
         image: str = catalogue.BUSYBOX,
         mounts: tuple[Any, ...] = (),
         labels: Mapping[str, str] | None = None,
+        readonly_rootfs: bool = False,
         **resources: Any,
     ) -> str:
         config = cri_pb2.ContainerConfig(
@@ -86,7 +87,8 @@ class Client:
             linux=cri_pb2.LinuxContainerConfig(
                 resources=cri_pb2.LinuxContainerResources(**resources),
                 security_context=cri_pb2.LinuxContainerSecurityContext(
-                    namespace_options=self.pods[pod].linux.security_context.namespace_options
+                    readonly_rootfs=readonly_rootfs,
+                    namespace_options=self.pods[pod].linux.security_context.namespace_options,
                 ),
             ),
         )

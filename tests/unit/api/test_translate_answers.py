@@ -12,7 +12,7 @@ from api.translate import containers, images, node, pods, resources, signals, us
 from oci.errors import BadInput
 from oci.features import HandlerFeatures
 from oci.image import ImageConfig
-from oci.workload import ContainerId
+from oci.workload import ContainerId, ImageId
 from shim.records import ContainerState, ImageRecord, PodState
 from shim.stats import (
     ContainerUsage,
@@ -80,7 +80,8 @@ def test_a_container_is_answered_as_it_was_asked_for_and_as_it_is() -> None:
     mounts[2].image.image_ref = MODEL_ID
     image = cri_pb2.ImageSpec.FromString(config.image.SerializeToString())
     image.image = "docker.io/library/nginx:1"
-    assert containers.status(records.container(), find_image) == cri_pb2.ContainerStatus(
+    record = records.container(image_mounts=(ImageId(""), ImageId(""), ImageId(MODEL_ID)))
+    assert containers.status(record, find_image) == cri_pb2.ContainerStatus(
         id=requests.CONTAINER_ID,
         metadata=config.metadata,
         state=cri_pb2.CONTAINER_RUNNING,

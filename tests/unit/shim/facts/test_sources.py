@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oci.bundle import ResolvedDevice, ResolvedMount
-from oci.errors import BadInput, Unsupported
+from oci.errors import BadInput
 from oci.facts import DeviceNode, Peering, SourceFacts
 from oci.workload import DeviceRequest, ImageSpec, MountRequest, Propagation
 from shim.facts.sources import holding, peering, read_seccomp_profile, resolve_devices, resolve_mounts
@@ -93,11 +93,12 @@ def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
         resolve_mounts((MountRequest(container_path="/a", host_path=str(tmp_path / "loop")),))
 
 
-def test_image_volumes_say_so_in_the_word_that_kubelet_reads() -> None:
+def test_a_mount_of_an_image_has_the_directory_that_was_provided_for_it(tmp_path: Path) -> None:
+    plain = MountRequest(container_path="/b", host_path=str(tmp_path))
     asked = MountRequest(container_path="/a", readonly=True, image=ImageSpec(image="x"))
-    with pytest.raises(Unsupported) as caught:
-        resolve_mounts((asked,))
-    assert str(caught.value).startswith("ImageVolumeMountFailed: config.mounts[0].image")
+    assert resolve_mounts((plain, asked), {1: "/provided/sub"})[1] == ResolvedMount(
+        request=asked, source=SourceFacts(path="/provided/sub", is_directory=True)
+    )
 
 
 def test_a_device_is_found_through_a_link_and_named_for_the_container(tmp_path: Path) -> None:

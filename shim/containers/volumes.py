@@ -1,0 +1,85 @@
+"""Anonymous storage for an image's VOLUMEs: a directory each in the container's own, gone with it.
+
+It begins as a copy of what the image has at that path. The path comes from whoever made the image: it is
+opened as a process inside the root file system would, so that no link leads out of it (CVE-2022-23648).
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+
+from oci.errors import BadInput, Internal
+from shim import process
+from shim.kernel.openat2 import open_in_root
+from shim.threads import in_thread
+
+_COPY_TIME = 600.0  # seconds for one volume
+DIRECTORY = "volumes"
+
+
+async def prepare(
+    volumes: Sequence[str], covered: Sequence[str], *, rootfs: Path, directory: Path
+) -> tuple[tuple[str, str], ...]:
+    """Make the storage of each volume; returns (path in the container, directory on the host).
+
+    Paths in `covered` have a mount of the request and get none; so do those where the image has a file.
+    Raises BadInput for a path that leads nowhere, Internal (disk).
+    """
+    taken = {posixpath.normpath(path) for path in covered}
+    wanted = sorted({posixpath.normpath(f"/{path}") for path in volumes} - taken - {"/"})
+    made = []
+    for n, path in enumerate(wanted):
+        target = directory / DIRECTORY / str(n)
+        if await _fill(path, rootfs, target):
+            made.append((path, os.fspath(target)))
+    return tuple(made)
+
+
+async def _fill(path: str, rootfs: Path, target: Path) -> bool:
+    """Whether there is storage now: not where the image has something else than a directory."""
+    kept, source = await in_thread(_open, path, rootfs, target)
+    if source is not None:
+        try:
+            # Everything is kept: owners, modes, times, links, attributes, holes; devices stay devices.
+            argv = ["cp", "--archive", "--reflink=auto", "--", f"/proc/self/fd/{source}/.", f"{target}/"]
+            await process.run(argv, timeout=_COPY_TIME, pass_fds=(source,))
+        finally:
+            os.close(source)
+    return kept
+
+
+def _open(path: str, rootfs: Path, target: Path) -> tuple[bool, int | None]:
+    """Whether there can be storage at `path`, then made at `target`; and what to copy, if anything."""
+    try:
+        source = open_in_root(rootfs, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        _make(target, None)
+        return True, None
+    except NotADirectoryError:
+        return False, None
+    except OSError as error:
+        raise BadInput(f"image volume {path!r}: {os.strerror(error.errno or 0)}") from error
+    try:
+        _make(target, os.fstat(source))
+        if os.listdir(source):  # noqa: PTH208 - a descriptor
+            return True, source
+    except BaseException:
+        os.close(source)
+        raise
+    os.close(source)
+    return True, None
+
+
+def _make(target: Path, like: os.stat_result | None) -> None:
+    try:
+        target.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if like is not None:
+            os.chown(target, like.st_uid, like.st_gid)
+            target.chmod(like.st_mode & 0o7777)
+        else:
+            target.chmod(0o755)
+    except OSError as error:
+        raise Internal(f"image volume {target}: {error.strerror}") from error
