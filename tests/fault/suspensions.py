@@ -76,30 +76,33 @@ class LateThreads(ThreadPoolExecutor):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._waiting: set[threading.Event] = set()
+        self._waiting: dict[threading.Event, Future[Any]] = {}
         _POOLS.append(self)
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # type: ignore[override]
         late = threading.Event()
-        self._waiting.add(late)
 
         def begin() -> Any:
             if late.wait(_HEAD_START):
                 threading.Event().wait(_LATE)
-            self._waiting.discard(late)
+            self._waiting.pop(late, None)
             return work(*args, **kwargs)
 
-        return super().submit(begin)
+        future = super().submit(begin)
+        if not future.done():
+            self._waiting[late] = future
+        return future
 
-    def delay(self) -> None:
-        for late in list(self._waiting):
+    def delay(self) -> list[Future[Any]]:
+        delayed = dict(self._waiting)
+        for late in delayed:
             late.set()
+        return list(delayed.values())
 
 
 _POOLS: list[LateThreads] = []
 
 
-def delay_threads() -> None:
-    """What any pool has waiting comes late."""
-    for pool in _POOLS:
-        pool.delay()
+def delay_threads() -> list[Future[Any]]:
+    """What any pool has waiting comes late; it is returned, to be waited for."""
+    return [future for pool in _POOLS for future in pool.delay()]

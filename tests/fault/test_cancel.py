@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future, wait
 
 import pytest
 
@@ -119,12 +120,13 @@ async def _shutdowns(rig: Rig, shared_pids: bool, stride: int) -> dict[str, int]
 async def _shutdown(rig: Rig, scene: Scene, base: frozenset[str], steps: Suspensions, at: int) -> bool:
     """Stop the daemon, without grace, at the operation's `at`-th suspension; False when it has fewer."""
     stopping: list[asyncio.Task[None]] = []
+    late: list[Future[object]] = []
     parts = await rig.assemble()
     try:
         await scene.prepare(parts)
 
         def stop() -> None:
-            delay_threads()
+            late.extend(delay_threads())
             stopping.append(asyncio.create_task(parts.node.operations.close(grace=0)))
 
         caller = asyncio.create_task(steps.watched(scene.act(parts)))
@@ -138,6 +140,9 @@ async def _shutdown(rig: Rig, scene: Scene, base: frozenset[str], steps: Suspens
     reached = bool(stopping)
     outcome = _outcome(caller)
     point = f"{scene.verb}, daemon stopped at suspension {at} ({outcome})"
+    await asyncio.to_thread(wait, late, 10)
+    left = await asyncio.to_thread(settled, lambda: rig.unknown(base, parts))
+    assert left == [], f"{point}, before its next life"
     async with rig.open() as parts:
         left = await asyncio.to_thread(settled, lambda: rig.unknown(base, parts))
         assert left == [], point
