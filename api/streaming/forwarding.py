@@ -296,6 +296,7 @@ class ChannelForwarding:
         self._version = version
         self._messages = Messages()
         self._reader = Channels(base64=version.base64)
+        self._over = False
 
     def opening(self) -> list[ForwardEvent]:
         named = b"".join(
@@ -308,6 +309,8 @@ class ChannelForwarding:
 
     def receive(self, data: bytes, now: float) -> list[ForwardEvent]:
         events: list[ForwardEvent] = []
+        if self._over:
+            return events
         for event in self._messages.receive(data):
             if not isinstance(event, Piece):
                 events.append(event)
@@ -319,6 +322,7 @@ class ChannelForwarding:
             except ValueError as error:
                 events.append(Reply(data=self._messages.close(websocket.INVALID, str(error))))
                 events.append(Gone(fault=str(error)))
+                self._over = True
                 break
         return events
 
@@ -355,18 +359,22 @@ class TunnelForwarding:
     def __init__(self) -> None:
         self._messages = Messages()
         self._inner = SpdyForwarding()
+        self._over = False
 
     def opening(self) -> list[ForwardEvent]:
         return []
 
     def receive(self, data: bytes, now: float) -> list[ForwardEvent]:
         events: list[ForwardEvent] = []
+        if self._over:
+            return events
         for event in self._messages.receive(data):
             if isinstance(event, Piece):
                 events += self._wrapped(self._inner.receive(event.data, now))
             else:
                 events.append(event)
             if events and isinstance(events[-1], Gone):
+                self._over = True
                 break
         return events
 

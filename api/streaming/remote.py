@@ -19,7 +19,8 @@ MAX_STREAMS: Final = 16
 """Streams that one SPDY client may open; a session has five at most."""
 MAX_EARLY: Final = 256 * 1024
 """Bytes of input kept while streams are still missing."""
-_BASE64_LINE: Final = 4
+MAX_TEXT: Final = 1024 * 1024
+"""Bytes of one message in base64, which is decoded only when it is whole; others are passed on in pieces."""
 
 
 class Remote(Protocol):
@@ -181,6 +182,7 @@ class WebSocketRemote:
         self._reader = Channels(base64=version.base64)
         self._sizes = Sizes()
         self._input_ended = False
+        self._over = False
 
     def opening(self) -> list[RemoteEvent]:
         outputs = [c for c in (Channel.STDOUT, Channel.STDERR, Channel.ERROR) if c in self._channels]
@@ -188,6 +190,8 @@ class WebSocketRemote:
 
     def receive(self, data: bytes) -> list[RemoteEvent]:
         events: list[RemoteEvent] = []
+        if self._over:
+            return events
         for event in self._messages.receive(data):
             if not isinstance(event, Piece):
                 events.append(event)
@@ -198,6 +202,7 @@ class WebSocketRemote:
                 events += [Reply(data=self._messages.close(websocket.INVALID, str(error)))]
                 events += [Gone(fault=str(error))]
             if events and isinstance(events[-1], Gone):
+                self._over = True
                 break
         return events
 
@@ -244,12 +249,14 @@ class Channels:
         self._base64 = base64
         self._channel = -1
         self._rest = b""
+        self._text = bytearray()
 
     def receive(self, piece: Piece) -> list[tuple[int, bytes]]:
         """Channel and bytes of a piece; a message for the close signal comes whole, cut to two bytes."""
         data = piece.data
         if piece.first:
             self._channel, self._rest = -1, b""
+            self._text.clear()
         if self._channel < 0 and data:
             self._channel = data[0] - ord("0") if self._base64 else data[0]
             data = data[1:]
@@ -259,16 +266,16 @@ class Channels:
             self._rest = (self._rest + data)[:2]
             return [(CLOSE_CHANNEL, self._rest)] if piece.last else []
         if self._base64:
-            data = self._decoded(data, last=piece.last)
+            self._text += data
+            if len(self._text) > MAX_TEXT:
+                raise ValueError(f"a message in base64 of more than {MAX_TEXT} bytes")
+            data = self._decoded() if piece.last else b""
         return [(self._channel, data)] if data else []
 
-    def _decoded(self, data: bytes, *, last: bool) -> bytes:
-        data = self._rest + data
-        whole = len(data) - len(data) % _BASE64_LINE
-        self._rest = data[whole:]
-        if last and self._rest:
-            raise ValueError("a message that is not base64 to its end")
+    def _decoded(self) -> bytes:
+        text = bytes(self._text)
+        self._text.clear()
         try:
-            return base64.b64decode(data[:whole], validate=True)
+            return base64.b64decode(text, validate=True)
         except binascii.Error as error:
             raise ValueError(f"a message that is no base64: {error}") from error

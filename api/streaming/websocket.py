@@ -6,6 +6,7 @@ message are handed on as they come, so that no message, however long, is held in
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -44,26 +45,27 @@ class Messages:
         self._over = False
         self.close_code = 0  # with which the peer closed
 
-    def receive(self, data: bytes) -> list[MessageEvent]:
-        """The pieces in `data`, and what must be answered. After Gone nothing more is returned."""
+    def receive(self, data: bytes) -> Iterator[MessageEvent]:
+        """The pieces in `data`, and what must be answered, one after the other as they are taken.
+
+        After Gone nothing more comes.
+        """
         if self._over:
-            return []
+            return
         self._connection.receive_data(data)
-        found: list[MessageEvent] = []
         for event in self._connection.events():
             if isinstance(event, BytesMessage | TextMessage):
                 piece = event.data.encode() if isinstance(event.data, str) else bytes(event.data)
                 last = event.message_finished
                 if piece or last:
-                    found.append(Piece(data=piece, first=not self._inside, last=last))
-                    self._inside = not last
+                    first, self._inside = not self._inside, not last
+                    yield Piece(data=piece, first=first, last=last)
             elif isinstance(event, Ping):
                 if self._connection.state is ConnectionState.OPEN:
-                    found.append(Reply(data=self._connection.send(event.response())))
+                    yield Reply(data=self._connection.send(event.response()))
             elif isinstance(event, CloseConnection):
-                found += self._closed(event)
-                break
-        return found
+                yield from self._closed(event)
+                return
 
     def _closed(self, event: CloseConnection) -> list[MessageEvent]:
         self._over = True

@@ -286,5 +286,5 @@ def test_nonsense_in_a_tunnel_closes_it_with_a_code() -> None:
     reply, gone = TunnelForwarding().receive(web.binary(bytes(8)), 0)
     assert isinstance(reply, Reply)
     assert gone == Gone(fault="a DATA frame of stream 0")
-    web.receive(reply.data)
+    list(web.receive(reply.data))
     assert web.close_code == 1002
