@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 
 NICE: Final = -10
 
+GROUP_NICE: Final = -5
+"""For the daemon's group, in which its short-lived children are too; monitors leave it, and containers."""
+
 
 def prefer() -> None:
     """Raise every thread that there is now. What they start, threads and processes, is ordinary again.
@@ -31,7 +34,7 @@ def prefer() -> None:
                 _raise(int(name), starts_others=int(name) in python)
         # Outside any cgroup of the cpu controller the kernel shares by sessions first (sched(7), autogroup).
         with contextlib.suppress(FileNotFoundError):
-            Path("/proc/self/autogroup").write_text(str(NICE))
+            Path("/proc/self/autogroup").write_text(str(GROUP_NICE))
     except OSError as error:
         log.info("the daemon runs at ordinary priority", extra={"error": str(error)})
 

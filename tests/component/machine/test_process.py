@@ -77,10 +77,10 @@ def test_a_child_reads_nothing_unless_given_input_of_any_size() -> None:
     assert run("true", stdin=b"x" * 5_000_000).returncode == 0
 
 
-def test_a_child_leads_a_session_of_its_own() -> None:
+def test_a_child_leads_a_process_group_of_its_own_in_the_session() -> None:
     seen: list[int] = []
     fields = shell("cut -d' ' -f5,6 /proc/$$/stat", on_spawn=seen.append).stdout.split()
-    assert fields == [str(seen[0]).encode()] * 2
+    assert fields == [str(seen[0]).encode(), str(os.getsid(0)).encode()]
 
 
 def test_a_child_gets_its_directory_and_the_named_descriptors_alone(tmp_path: Path) -> None:
