@@ -80,6 +80,8 @@ def _interrupt(number: int, frame: object) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # So that fixtures take down what they made when a run is ended from outside.
     signal.signal(signal.SIGTERM, _interrupt)
+    # In a shell's background SIGINT is ignored, and would be by the commands that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     capture: Any = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         config.stash[_STANDARD_ERROR] = os.dup(2)
