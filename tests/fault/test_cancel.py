@@ -69,7 +69,7 @@ async def _callers(rig: Rig, shared_pids: bool, stride: int) -> dict[str, int]:
 
 def _first(verb: str, stride: int) -> int:
     """Where a thin sweep begins: not at the same place for all."""
-    return 1 + VERBS.index(verb) % min(stride, 2)
+    return 2 - VERBS.index(verb) % 2 if stride > 1 else 1
 
 
 async def _caller(
