@@ -21,7 +21,7 @@ from shim.runtimes.driver import Output, Session, Size
 
 log = logging.getLogger("crisp.streaming")
 
-FIRST_SIZE: Final = 0.05
+FIRST_SIZE: Final = 0.3
 """Seconds that a terminal's process waits for the terminal's size."""
 _CHANNELS: Final = {Output.STDOUT: Channel.STDOUT, Output.STDERR: Channel.STDERR}
 
@@ -95,7 +95,7 @@ class Conversation:
                 self._early.append(event)
 
     async def _await_size(self) -> None:
-        if not self._command.wanted.tty or self._early:
+        if not self._remote.resizable or self._early:
             return
         try:
             async with asyncio.timeout(FIRST_SIZE):

@@ -26,6 +26,11 @@ MAX_TEXT: Final = 1024 * 1024
 class Remote(Protocol):
     """One client's side of an exec or attach."""
 
+    @property
+    def resizable(self) -> bool:
+        """Whether the client can tell the terminal's size."""
+        ...
+
     def opening(self) -> list[RemoteEvent]:
         """What happens before the client has said anything."""
         ...
@@ -63,6 +68,10 @@ class SpdyRemote:
         self._early_bytes = 0
         self._last_stream = 0
         self._over = False
+
+    @property
+    def resizable(self) -> bool:
+        return Channel.RESIZE in self._wanted
 
     def opening(self) -> list[RemoteEvent]:
         return []
@@ -184,6 +193,10 @@ class WebSocketRemote:
         self._input_ended = False
         self._over = False
 
+    @property
+    def resizable(self) -> bool:
+        return Channel.RESIZE in self._channels
+
     def opening(self) -> list[RemoteEvent]:
         outputs = [c for c in (Channel.STDOUT, Channel.STDERR, Channel.ERROR) if c in self._channels]
         return [Reply(data=self._message(outputs[0], b"")), Ready()]
@@ -247,7 +260,7 @@ class Channels:
 
     def __init__(self, *, base64: bool) -> None:
         self._base64 = base64
-        self._channel = -1
+        self._channel: int | None = None  # not known before the message's first byte
         self._rest = b""
         self._text = bytearray()
 
@@ -255,12 +268,12 @@ class Channels:
         """Channel and bytes of a piece; a message for the close signal comes whole, cut to two bytes."""
         data = piece.data
         if piece.first:
-            self._channel, self._rest = -1, b""
+            self._channel, self._rest = None, b""
             self._text.clear()
-        if self._channel < 0 and data:
+        if self._channel is None and data:
             self._channel = data[0] - ord("0") if self._base64 else data[0]
             data = data[1:]
-        if self._channel < 0:
+        if self._channel is None:
             return []
         if self._channel == CLOSE_CHANNEL:
             self._rest = (self._rest + data)[:2]

@@ -80,7 +80,7 @@ def test_exec_at_a_terminal_is_raw_and_sized(served: Daemon, client: Client) -> 
     terminal = Terminal(
         served, "exec", "-it", container, "sh", "-c", "stty size; read x; echo got $x; exit 4"
     )
-    terminal.until(b"33 111\r\n")
+    terminal.until(b"33 111\r")
     terminal.type(b"word\r")
     terminal.until(b"got word")
     assert terminal.end() == 4
