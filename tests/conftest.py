@@ -71,6 +71,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="fault sweeps try every N-th point; 1 tries all, which takes some minutes",
     )
+    parser.addoption(
+        "--soak-cycles",
+        type=int,
+        default=40,
+        metavar="N",
+        help="how often the soak tests connect, work and leave; 10000 takes some minutes",
+    )
 
 
 def _interrupt(number: int, frame: object) -> None:
