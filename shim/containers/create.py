@@ -11,7 +11,7 @@ from pathlib import Path
 from oci.bundle import build
 from oci.bundle.inputs import Built, BundleInputs, NamespacePaths
 from oci.cgroup import CgroupPlace
-from oci.errors import Absent, BadInput, Duplicate, WrongState
+from oci.errors import Absent, BadInput, Duplicate, Unsupported, WrongState
 from oci.workload import ContainerId, ContainerSpec, NamespaceMode, PodId, PodSpec
 from shim.containers import volumes
 from shim.containers.looks import Looks, look
@@ -30,6 +30,8 @@ from shim.runtimes.driver import Driver
 from shim.threads import in_thread
 
 log = logging.getLogger(__name__)
+
+CDI_ANNOTATIONS = "cdi.k8s.io/"
 
 
 def name_key(pod_id: PodId, spec: ContainerSpec) -> tuple[str, ...]:
@@ -185,6 +187,11 @@ def _require_ready(node: Node, pod_id: PodId) -> None:
 def _check(spec: ContainerSpec, pod: PodSpec) -> None:
     if spec.security.privileged and not pod.security.privileged:
         raise BadInput("config.linux.security_context.privileged: the pod sandbox is not privileged")
+    # To start without the devices that were asked for would be found out much later, and elsewhere.
+    if spec.cdi_devices:
+        raise Unsupported(f"config.CDI_devices[0].name: {spec.cdi_devices[0]!r}: CDI is not served yet")
+    if asked := next((key for key in spec.annotations if key.startswith(CDI_ANNOTATIONS)), ""):
+        raise Unsupported(f"config.annotations[{asked!r}]: CDI is not served yet")
     wanted, given = spec.security.namespaces.user, pod.security.namespaces.user
     if wanted != given:
         raise BadInput(

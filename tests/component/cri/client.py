@@ -75,6 +75,8 @@ class Client:
         mounts: tuple[Any, ...] = (),
         labels: Mapping[str, str] | None = None,
         readonly_rootfs: bool = False,
+        annotations: Mapping[str, str] | None = None,
+        cdi_devices: tuple[str, ...] = (),
         **resources: Any,
     ) -> str:
         config = cri_pb2.ContainerConfig(
@@ -83,6 +85,8 @@ class Client:
             command=command,
             mounts=mounts,
             labels=labels or {},
+            annotations=annotations or {},
+            CDI_devices=[cri_pb2.CDIDevice(name=device) for device in cdi_devices],
             log_path=f"{name}.log",
             linux=cri_pb2.LinuxContainerConfig(
                 resources=cri_pb2.LinuxContainerResources(**resources),
