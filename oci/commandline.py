@@ -57,11 +57,23 @@ def delete(runtime: Runtime, log: Path, container: str) -> list[str]:
 
 
 def execute(
-    runtime: Runtime, log: Path, container: str, *, process: Path, pid_file: Path, cgroup: str = ""
+    runtime: Runtime,
+    log: Path,
+    container: str,
+    *,
+    process: Path,
+    pid_file: Path,
+    cgroup: str = "",
+    console: Path | None = None,
 ) -> list[str]:
-    """A process beside the container's own, in the foreground. `cgroup` is `[CONTROLLER:]SUBGROUP`."""
+    """A process beside the container's own, in the foreground. `cgroup` is `[CONTROLLER:]SUBGROUP`.
+
+    Its terminal is sent to the socket `console`; not all runtimes do that in the foreground.
+    """
     group = [f"--cgroup={cgroup}"] if cgroup else []
-    return _command(runtime, log, "exec", f"--process={process}", f"--pid-file={pid_file}", *group, container)
+    terminal = [f"--console-socket={console}"] if console is not None else []
+    files = (f"--process={process}", f"--pid-file={pid_file}")
+    return _command(runtime, log, "exec", *files, *group, *terminal, container)
 
 
 def update(runtime: Runtime, log: Path, container: str, *, resources: Path) -> list[str]:

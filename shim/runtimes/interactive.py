@@ -18,6 +18,7 @@ from shim import process
 from shim.kernel import terminal
 from shim.lifecycle.undo import to_the_end
 from shim.process import Child
+from shim.runtimes.console import Console
 from shim.runtimes.driver import Output, Size, StreamRequest, Target
 from shim.runtimes.flow import Sink, Source, make_pipe
 from shim.runtimes.launch import AFTERMATH, Launch, Launches
@@ -141,17 +142,17 @@ async def _outlived(work: asyncio.Future[int]) -> None:
 class _Ends:
     """Our ends of the streams; `theirs` are for the child, and closed when it has them."""
 
-    def __init__(self, request: StreamRequest) -> None:
+    def __init__(self, request: StreamRequest, *, console: bool) -> None:
         self.sources: dict[Output, Source] = {}
         self.input: Sink | None = None
         self.terminal = -1
         self.stdin: int | None = None
         self.outputs: dict[Output, int] = {}
         try:
-            if request.process.get("terminal"):
-                self._open_terminal(request)
-            else:
+            if not request.process.get("terminal"):
                 self._open_pipes(request)
+            elif not console:
+                self._open_terminal(request)
         except BaseException:
             self.close()
             raise
@@ -160,12 +161,16 @@ class _Ends:
         master, slave = os.openpty()
         self.stdin = slave
         self.outputs = {Output.STDOUT: slave, Output.STDERR: slave}
-        self.sources[Output.STDOUT] = Source(master)
-        self.terminal = os.dup(master)
+        self.take_terminal(master, request)
         # The container has a terminal of its own, which echoes and edits; this one only carries bytes.
         tty.setraw(slave)
         if request.size is not None:
             termios.tcsetwinsize(slave, (request.size.height, request.size.width))
+
+    def take_terminal(self, master: int, request: StreamRequest) -> None:
+        """Own the master end of a terminal and carry its bytes."""
+        self.sources[Output.STDOUT] = Source(master)
+        self.terminal = os.dup(master)
         if request.stdin:
             self.input = Sink(os.dup(master))
 
@@ -197,11 +202,12 @@ class _Ends:
 
 
 async def open_session(
-    launches: Launches, target: Target, request: StreamRequest, *, drain: float
+    launches: Launches, target: Target, request: StreamRequest, *, drain: float, console: bool
 ) -> ExecSession:
     """Start a process whose streams are the session's. Raises CommandMissing, BadInput, Full.
 
-    What the runtime refuses, the session's `wait` raises.
+    `console`: this runtime hands over the terminal that it makes, in the foreground too. What the runtime
+    refuses, the session's `wait` raises.
     """
     running = Launch(target, launches.place(target))
     try:
@@ -209,14 +215,9 @@ async def open_session(
         if spec.get("terminal") and request.size is not None:
             spec["consoleSize"] = {"height": request.size.height, "width": request.size.width}
         await launches.begin(running, spec)
-        ends = _Ends(request)
+        ends = _Ends(request, console=console)
         try:
-            child = await launches.spawn(
-                running,
-                stdin=ends.stdin,
-                stdout=ends.outputs.get(Output.STDOUT),
-                stderr=ends.outputs.get(Output.STDERR),
-            )
+            child = await _start(launches, running, request, ends)
         except BaseException:
             ends.close()
             raise
@@ -225,3 +226,23 @@ async def open_session(
         await launches.forget(running)
         raise
     return ExecSession(launches, running, child, ends, drain=drain)
+
+
+async def _start(launches: Launches, running: Launch, request: StreamRequest, ends: _Ends) -> Child:
+    if ends.outputs or not request.process.get("terminal"):
+        return await launches.spawn(
+            running,
+            stdin=ends.stdin,
+            stdout=ends.outputs.get(Output.STDOUT),
+            stderr=ends.outputs.get(Output.STDERR),
+        )
+    with contextlib.closing(Console(launches.directory)) as console:
+        child = await launches.spawn(running, stdout=None, stderr=None, console=console.path)
+        try:
+            master = await console.receive(child.exited())
+            if master is not None:
+                ends.take_terminal(master, request)
+        except BaseException:
+            await to_the_end(launches.end_tree(running, child))
+            raise
+    return child

@@ -119,16 +119,31 @@ class Launches:
         # Here and below without a thread: the run directory is in memory, and a thread costs ten times more.
         files.write_atomic(running.process_file, document)
 
+    @property
+    def directory(self) -> Path:
+        """Where the files of execs are."""
+        return self._directory
+
     async def spawn(
-        self, running: Launch, *, stdin: int | None = None, stdout: int | None, stderr: int | None
+        self,
+        running: Launch,
+        *,
+        stdin: int | None = None,
+        stdout: int | None,
+        stderr: int | None,
+        console: Path | None = None,
     ) -> process.Child:
-        """Start the runtime. Raises CommandMissing, BadInput, Full."""
+        """Start the runtime; `console` is the socket that gets the terminal.
+
+        Raises CommandMissing, BadInput, Full.
+        """
         argv = commandline.execute(
             self._runtime,
             running.log,
             running.target.id,
             process=running.process_file,
             pid_file=running.pid_file,
+            console=console,
         )
         return await process.spawn(argv, stdin=stdin, stdout=stdout, stderr=stderr)
 

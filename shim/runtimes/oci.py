@@ -246,7 +246,14 @@ class OciDriver:
         """See `interactive.open_session`."""
         await self._open()
         try:
-            return await interactive.open_session(self._launches, target, request, drain=self._exec_drain)
+            return await interactive.open_session(
+                self._launches,
+                target,
+                request,
+                drain=self._exec_drain,
+                # by what the program says it is: runc and youki take a console socket only when they detach
+                console=self._handler.version.name == "crun",
+            )
         except CommandMissing as error:
             raise self._verbs.missing("exec", target.id, error) from error
 

@@ -96,6 +96,21 @@ def test_a_terminal_has_its_size_from_the_beginning_and_changes_it(play: Play) -
     play(story)
 
 
+def test_a_terminal_loses_nothing_of_a_process_that_ends_at_once(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+
+            async def once() -> tuple[bytes, int | None]:
+                async with executing(rig, driver, target, "echo", "hello", tty=True) as session:
+                    return (await everything(session)).replace(b"\r", b""), await session.wait()
+
+            for _ in range(3):
+                assert await asyncio.gather(*(once() for _ in range(8))) == [(b"hello\n", 0)] * 8
+
+    play(story)
+
+
 @pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
 @pytest.mark.parametrize("program", ["nonesuch", "/etc/plain"])
 def test_a_missing_program_is_told_by_the_end_and_not_in_the_output(

@@ -1,0 +1,71 @@
+"""The terminal that a runtime makes, handed over through a socket (runc's docs/terminals.md).
+
+A runtime that copies a terminal's output itself can lose what a process writes last: crun 1.8.1 ends on the
+process's end without looking for more. Here the master end is ours, and nothing is copied in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+
+class Console:
+    """A socket in `directory` that takes one terminal. `close` is owed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / f"{secrets.token_hex(4)}.tty"  # short: a socket's path has 107 bytes
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._listener.bind(str(self.path))
+            self._listener.listen(1)
+        except BaseException:
+            self.close()
+            raise
+
+    async def receive(self, exited: Coroutine[Any, Any, None]) -> int | None:
+        """The terminal's descriptor, None when the runtime ended (`exited`) without sending one."""
+        taking, ending = asyncio.ensure_future(self._take()), asyncio.ensure_future(exited)
+        try:
+            await asyncio.wait({taking, ending}, return_when=asyncio.FIRST_COMPLETED)
+            return taking.result() if taking.done() else None
+        except asyncio.CancelledError:
+            if taking.done() and not taking.cancelled() and taking.exception() is None:
+                os.close(taking.result())
+            raise
+        finally:
+            taking.cancel()
+            ending.cancel()
+            await asyncio.gather(taking, ending, return_exceptions=True)
+
+    async def _take(self) -> int:
+        loop = asyncio.get_running_loop()
+        connection, _ = await loop.sock_accept(self._listener)
+        with connection:
+            readable: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(connection, _wake, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(connection)
+            _, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
+        if not descriptors:
+            raise OSError("the runtime sent no terminal")
+        os.set_inheritable(descriptors[0], False)
+        return descriptors[0]
+
+    def close(self) -> None:
+        self._listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
