@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -170,7 +171,13 @@ def rigged(registry: Registry, *, handler: str = "runc") -> Iterator[Rig]:
         settings = own.settings()
         settings["containers"] = {"kill_timeout": "3s", "runtime_timeout": "20s"}
         own.config_file.write_text(toml(settings))
-        yield Rig(own=own, handler=handler)
+        rig = Rig(own=own, handler=handler)
+        try:
+            yield rig
+        finally:
+            for name in leaks.network_namespaces():
+                if name.startswith(f"crisp-{rig.id_prefix}"):
+                    subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
     finally:
         own.purge()
 
