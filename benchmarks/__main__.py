@@ -58,6 +58,7 @@ def _measure(options: argparse.Namespace) -> int:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True))
         )
         top.chmod(0o755)
+        stack.callback(place.unmount_below, top)
         stack.enter_context(place.groups(group))
         served = stack.enter_context(images.registry())
         sides: list[Side] = []

@@ -55,6 +55,14 @@ def enter(arguments: Sequence[str]) -> int | None:
     return done.returncode
 
 
+def unmount_below(top: Path) -> None:
+    """Detach whatever is still mounted in a directory, so that it can be removed."""
+    points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed(points):
+        if point.startswith(f"{top}/"):
+            subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+
+
 def hierarchies() -> list[Path]:
     """Where cgroups are mounted."""
     found: dict[str, None] = {}
