@@ -39,9 +39,12 @@ class Suspensions:
         return await work
 
     def _factory(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        if _WATCHED.get():
-            coro = self._stepped(coro)
-        return asyncio.Task(coro, loop=loop, **options)
+        if not _WATCHED.get():
+            return asyncio.Task(coro, loop=loop, **options)
+        task = asyncio.Task(self._stepped(coro), loop=loop, **options)
+        # One cancelled before its first step never touches `coro`, which a plain task would have closed.
+        task.add_done_callback(lambda _: coro.close())
+        return task
 
     async def _stepped(self, coro: Coroutine[Any, Any, Any]) -> Any:
         return await _Steps(coro, self._suspended)
