@@ -194,7 +194,7 @@ def test_a_plain_container_is_confined_as_its_configuration_says(stage: Stage, r
         "id -u; id -g; id -G; pwd; hostname; echo $HOME; echo $HOSTNAME; echo $$; cat /proc/1/oom_score_adj;"
         " grep -E '^(CapBnd|CapEff|NoNewPrivs|Seccomp):' /proc/self/status; ulimit -n;"
         " touch /x 2>&1; wc -c < /proc/cpuinfo; (echo 1 > /proc/sys/kernel/shmmax) 2>&1; cat /dev/shm/mark",
-        working_dir="/work/here",
+        working_dir="/job/here",
         resources=Resources(memory_limit=64 << 20, cpu_shares=512, oom_score_adj=100),
         security=ContainerSecurity(
             namespaces=bundles.OWN_PID,
@@ -206,13 +206,13 @@ def test_a_plain_container_is_confined_as_its_configuration_says(stage: Stage, r
             readonly_paths=("/proc/sys",),
         ),
     )
-    (stage.rootfs / "work/here").mkdir(parents=True)
+    (stage.rootfs / "job/here").mkdir(parents=True)
     (stage.directory / "shm/mark").write_text("of the pod\n")
     inputs = stage.inputs(
         "plain",
         container=asked,
         user=resolve_user(stage.rootfs, asked.security.user, "web"),
-        working_dir=check_working_dir(stage.rootfs, "/work/here"),
+        working_dir=check_working_dir(stage.rootfs, "/job/here"),
     )
     check_mount_targets(stage.rootfs, (mount["destination"] for mount in build(inputs).config["mounts"]))
     lines = run_to_end(stage, runtime, build(inputs).config, "plain")
@@ -221,7 +221,7 @@ def test_a_plain_container_is_confined_as_its_configuration_says(stage: Stage, r
         "1000",
         "1000",
         "1000 50000",
-        "/work/here",
+        "/job/here",
         os.uname().nodename,
         "/home/web",
         "web-0",
