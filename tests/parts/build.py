@@ -1,7 +1,8 @@
 """Builds a part once and keeps it outside the tree: `python -m tests.parts.build NAME...` prints where.
 
 The cache is `$XDG_CACHE_HOME/crisp-tests`, else `/var/cache/crisp-tests`; a part's directory there carries
-its version, so another version is another directory. Knows Go's command and the cache, nothing of any part.
+its version, so another version is another directory. Knows Go's command and the cache, nothing of any part;
+crates are compiled by `cargo.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.parts.table import GO_AT_LEAST, PARTS, Part
+from tests.parts.cargo import compile_crate
+from tests.parts.table import GO_AT_LEAST, PARTS, Crate, Part
 
 HERE = Path(__file__).resolve().parent
 
@@ -53,7 +55,11 @@ def build(name: str) -> Path:
             with tempfile.TemporaryDirectory(dir=cache(), prefix=f"{name}.") as scratch:
                 made = Path(scratch, "made")
                 made.mkdir()
-                _compile(PARTS[name], Path(scratch), made)
+                part = PARTS[name]
+                if isinstance(part, Crate):
+                    compile_crate(part, Path(scratch), made)
+                else:
+                    _compile(part, Path(scratch), made)
                 made.rename(target)
     return target
 
@@ -61,6 +67,8 @@ def build(name: str) -> Path:
 def module_source(name: str) -> Path:
     """The unpacked source of a part's module, downloaded and checked by Go (read only)."""
     part = PARTS[name]
+    if isinstance(part, Crate):
+        raise TypeError(f"{name} is no Go module")
     with _locked("modules.lock"):
         answer = _go(["mod", "download", "-json", f"{part.module}@{part.version}"], cwd=cache())
     match = re.search(r'"Dir": "([^"]+)"', answer)
@@ -79,7 +87,8 @@ def _compile(part: Part, scratch: Path, made: Path) -> None:
     flags = ["-tags", part.tags] if part.tags else []
     for package in dict.fromkeys((*packages.values(), *part.beside.values())):
         inside = package == part.module or package.startswith(f"{part.module}/")
-        _go(["get", "-t", f"{package}@{part.version}" if inside else package], cwd=scratch, part=part)
+        tests = ["-t"] if part.tests else []
+        _go(["get", *tests, f"{package}@{part.version}" if inside else package], cwd=scratch, part=part)
     for binary in part.programs:
         _go(["build", *flags, "-o", str(made / binary), packages[binary]], cwd=scratch, part=part)
     for binary in part.tests:

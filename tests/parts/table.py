@@ -1,6 +1,7 @@
 """The real parts that tests run against and Debian does not have: names, versions, how each is compiled.
 
-The one place where their versions stand. A part is built from its Go module, checked by Go's sum database.
+The one place where their versions stand. A part is built from its Go module, checked by Go's sum database, or
+from its crate, checked by the registry's index and its own lock file.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 GO_AT_LEAST = (1, 26, 2)  # what the newest of the modules below asks for; go.lock has one that answers
+RUST_AT_LEAST = (1, 85, 0)  # the edition of the crates below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,15 @@ class Part:
     cgo: bool = False
 
 
-PARTS: Mapping[str, Part] = {
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crate:
+    """A Rust program, built with the dependencies that its own Cargo.lock names."""
+
+    name: str
+    version: str
+
+
+PARTS: Mapping[str, Part | Crate] = {
     "cri-tools": Part(
         module="sigs.k8s.io/cri-tools",
         version="v1.36.0",
@@ -48,6 +58,13 @@ PARTS: Mapping[str, Part] = {
         tags="seccomp",
         cgo=True,
     ),
+    # Without cgo: linked dynamically, no sandbox of runsc starts.
+    "runsc": Part(
+        module="gvisor.dev/gvisor",
+        version="v0.0.0-20260905035102-160fafc42237",
+        programs={"runsc": "runsc", "containerd-shim-runsc-v1": "shim"},
+    ),
+    "youki": Crate(name="youki", version="0.7.0"),
     "cni-plugins": Part(
         module="github.com/containernetworking/plugins",
         version="v1.9.1",

@@ -1,0 +1,76 @@
+"""Compiles a crate's programs: finds a cargo that is new enough, or installs Debian's; knows no crate."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.parts.table import RUST_AT_LEAST, Crate
+
+_PACKAGES = (("cargo-web", "rustc-web"), ("cargo", "rustc"))
+"""Debian's toolchains, the newest first: 12 has a new one beside its own, for browsers; 13's own will do."""
+
+
+def compile_crate(crate: Crate, scratch: Path, made: Path) -> None:
+    """Build every program of the crate into `made`. Raises RuntimeError with cargo's last words."""
+    target = scratch / "root"
+    environment = _environment()
+    words = ["install", crate.name, "--version", crate.version, "--locked", "--root", str(target)]
+    # Others may be at work on the machine, tests with time limits among them.
+    _run(["nice", "-n", "15", str(cargo_command(environment)), *words], environment)
+    for program in (target / "bin").iterdir():
+        shutil.move(program, made / program.name)
+
+
+def cargo_command(environment: Mapping[str, str]) -> Path:
+    """A cargo that is new enough: the one on PATH or of rustup, else Debian's, which is installed.
+
+    Raises RuntimeError that says why there is none.
+    """
+    found = _found(environment)
+    if found is not None:
+        return found
+    said = []
+    for packages in _PACKAGES:
+        try:
+            _run(
+                ["apt-get", "--yes", "--quiet", "install", "--no-install-recommends", *packages], environment
+            )
+        except RuntimeError as error:
+            said.append(str(error))
+            continue
+        if (found := _found(environment)) is not None:
+            return found
+        said.append(f"{packages[0]} is too old")
+    wanted = ".".join(map(str, RUST_AT_LEAST))
+    raise RuntimeError(f"no cargo of {wanted} or later is here or in Debian's packages: {'; '.join(said)}")
+
+
+def _found(environment: Mapping[str, str]) -> Path | None:
+    found = shutil.which("cargo", path=environment["PATH"])
+    if found is None:
+        return None
+    try:
+        text = _run([found, "--version"], environment)
+    except RuntimeError:
+        return None
+    match = re.search(r"cargo (\d+)\.(\d+)\.(\d+)", text)
+    return Path(found) if match and tuple(map(int, match.groups())) >= RUST_AT_LEAST else None
+
+
+def _environment() -> dict[str, str]:
+    home = os.environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir
+    path = f"{os.environ.get('PATH', '')}:{home}/.cargo/bin:/usr/local/bin:/usr/bin:/bin"
+    return {**os.environ, "HOME": home, "PATH": path, "DEBIAN_FRONTEND": "noninteractive"}
+
+
+def _run(argv: list[str], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(argv)} failed with {done.returncode}: {done.stderr[-4000:]}")
+    return done.stdout
