@@ -27,6 +27,7 @@ from shim.containers.stop import Stops
 from shim.containers.verbs import Containers
 from shim.defaults import bundle_defaults
 from shim.facts import host as host_facts
+from shim.images import shifting
 from shim.images.settings import Limits, StoreSettings, Transfer
 from shim.images.store import ImageStore
 from shim.janitor import Janitor
@@ -44,7 +45,7 @@ from shim.runtimes.driver import ExitListener
 from shim.runtimes.handlers import Handlers
 from shim.runtimes.oci import OciDriver
 from shim.runtimes.probe import probe_handlers
-from shim.runtimes.table import Handler
+from shim.runtimes.table import Handler, HandlerTable
 from shim.state.store import Store
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ async def assemble(
         images=images,
         now=time.time_ns,
         new_id=lambda: secrets.token_hex(32),
+        no_user_namespaces=await _no_user_namespaces(table, paths),
     )
     node = around(node)
     exits, stops = Exits(node), Stops()
@@ -166,6 +168,12 @@ async def assemble(
         pods=Pods(node, exits, stops, collector),
         containers=Containers(node, exits, stops, collector),
     )
+
+
+async def _no_user_namespaces(table: HandlerTable, paths: Paths) -> str:
+    if not any(handler.features.user_namespaces for handler in table.handlers.values()):
+        return "no handler has user namespaces"
+    return await shifting.why_not(paths.images)
 
 
 class _LateListener:

@@ -64,8 +64,14 @@ class NodeReport:
                 ),
             ),
             handlers=tuple(
-                # Each feature is a promise: user namespaces wait for idmapped layers.
-                HandlerStatus(name=h.name, features=replace(h.features, user_namespaces=False))
+                # Each feature is a promise, so the kernel and the image store must be able to keep it too.
+                HandlerStatus(
+                    name=h.name,
+                    features=replace(
+                        h.features,
+                        user_namespaces=h.features.user_namespaces and not self._node.no_user_namespaces,
+                    ),
+                )
                 for h in table.handlers.values()
             ),
             default_handler=table.default if usable else "",

@@ -42,6 +42,21 @@ class UserNamespace:
     uids: tuple[IdMapping, ...]
     gids: tuple[IdMapping, ...]
 
+    def host_uid(self, uid: int) -> int | None:
+        """The id that the host knows the pod's user by; None for one that is not mapped."""
+        return _on_host(self.uids, uid)
+
+    def host_gid(self, gid: int) -> int | None:
+        """As `host_uid`, of a group."""
+        return _on_host(self.gids, gid)
+
+
+def _on_host(mappings: tuple[IdMapping, ...], inside: int) -> int | None:
+    for line in mappings:
+        if line.container_id <= inside < line.container_id + line.length:
+            return line.host_id + inside - line.container_id
+    return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamespaceOptions:

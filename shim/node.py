@@ -18,7 +18,7 @@ from oci.workload import ContainerId, ImageId, NamespaceOptions, PodId
 from shim.lifecycle.operations import Operations
 from shim.paths import Paths
 from shim.records import ImageRecord, PinnedNamespaces
-from shim.rootfs import Rootfs
+from shim.rootfs import Owners, Rootfs
 from shim.runtimes.driver import Driver
 from shim.state.store import Store
 
@@ -92,12 +92,14 @@ class Images(Protocol):
     def find(self, name: str) -> ImageRecord | None: ...
 
     async def acquire_rootfs(
-        self, container_id: ContainerId, image_id: ImageId, directory: Path
+        self, container_id: ContainerId, image_id: ImageId, directory: Path, owners: Owners | None = None
     ) -> Rootfs: ...
 
     async def release_rootfs(self, container_id: ContainerId) -> None: ...
 
-    async def acquire_volume(self, holder: ContainerId, image_id: ImageId) -> Rootfs:
+    async def acquire_volume(
+        self, holder: ContainerId, image_id: ImageId, owners: Owners | None = None
+    ) -> Rootfs:
         """The image's files alone, read-only; `holder` is "POD.WORD"."""
         ...
 
@@ -121,3 +123,4 @@ class Node:
     images: Images
     now: Callable[[], int]  # nanoseconds since the epoch
     new_id: Callable[[], str]  # 64 hex digits, never the same twice
+    no_user_namespaces: str = ""  # why pods cannot have one of their own here; "" where they can

@@ -33,6 +33,11 @@ class Paths:
         return self.run_dir / "ns"
 
     @property
+    def shown(self) -> Path:
+        """Root file systems of pods with a user namespace, where others may walk (`shim/shown.py`)."""
+        return self.run_dir.with_name(f"{self.run_dir.name}-roots")
+
+    @property
     def logs(self) -> Path:
         """Logs of pods of `crisp run`; kubelet names its own directories."""
         return self.state_dir / "logs"

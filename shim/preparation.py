@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oci.errors import Internal
+from shim import shown
 from shim.files import make_private_directory
 from shim.kernel import mount, mountinfo
 from shim.kernel.flock import Lock, acquire
@@ -28,6 +29,7 @@ def prepare(paths: Paths) -> Lock:
         if not mountinfo.is_mount_point(paths.state_dir.resolve()):
             mount.bind(paths.state_dir, paths.state_dir)
         mount.set_propagation(paths.state_dir, mount.Flag.PRIVATE)
+        shown.prepare(paths.shown)
     except OSError as error:
         raise Internal(
             f"cannot prepare {error.filename or paths.state_dir}: {error.strerror} (errno {error.errno});"
@@ -40,6 +42,7 @@ def retire(paths: Paths) -> None:
     """Undo the mount for a daemon that keeps no pod; while something is mounted below, it stays. Blocking."""
     if not any(_entries(paths.pods)) and not any(_entries(paths.containers)):
         mount.unmount(paths.state_dir)
+    shown.retire(paths)
 
 
 def _entries(directory: Path) -> list[Path]:

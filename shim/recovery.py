@@ -17,6 +17,7 @@ from oci.workload import ContainerId, PodId
 from shim.containers.exits import record_exit
 from shim.containers.lookup import has_process
 from shim.containers.remove import release as release_container
+from shim.containers.rootfs import provide
 from shim.containers.start import reset
 from shim.containers.target import target
 from shim.lifecycle.table import ContainerEvent, PodEvent, next_container_state, next_pod_state
@@ -194,9 +195,10 @@ async def _act_on_container(node: Node, record: ContainerRecord, action: Action)
         case Step.END:
             await _end_container(node, record, seen)
         case Step.REMOUNT:
-            directory = node.paths.container(record.id)
-            rootfs = await node.images.acquire_rootfs(record.id, record.image_id, directory)
-            await driver.mount_rootfs(directory, rootfs)
+            pod = node.store.pods[record.pod_id]
+            # With the pod's user namespace gone nothing of it can be mounted, nor started.
+            if not pod.namespaces.user or node.namespaces.intact(pod.namespaces):
+                await provide(node, driver, pod, record)
 
 
 async def _end_container(node: Node, record: ContainerRecord, seen: Observed | None) -> None:

@@ -17,6 +17,7 @@ from oci import ids
 from oci.cni import NetworkRequest
 from oci.errors import CrispError, Internal
 from oci.workload import ContainerId, PodId, PodMetadata
+from shim import shown
 from shim.files import remove_tree
 from shim.kernel import mount
 from shim.node import Node
@@ -78,6 +79,7 @@ async def _container(node: Node, directory: Path, pod_id: PodId) -> None:
         # Which handler it was is lost; the others have never heard of it.
         for driver in node.handlers.drivers():
             await driver.delete(of)
+    await in_thread(shown.hide, node.paths, id_)
     await in_thread(_discard, directory)
 
 

@@ -12,7 +12,7 @@ from oci.bundle.capabilities import resolve
 from oci.bundle.devices import devices
 from oci.bundle.inputs import Built, BundleInputs
 from oci.bundle.mounts import mounts, rootfs_propagation
-from oci.bundle.namespaces import id_mappings, namespaces
+from oci.bundle.namespaces import check_identity, id_mappings, namespaces
 from oci.bundle.process import process
 from oci.bundle.resources import resources
 from oci.bundle.security import apparmor_profile, hidden_paths, seccomp_filter, selinux_labels
@@ -32,6 +32,7 @@ def build(inputs: BundleInputs) -> Built:
     if asked.privileged and not inputs.pod.security.privileged:
         raise BadInput("config.linux.security_context.privileged: the pod is not privileged")
     user_namespace = inputs.pod.security.namespaces.user
+    check_identity(inputs.user, user_namespace)
     given = resolve(
         asked.capabilities,
         privileged=asked.privileged,

@@ -96,7 +96,10 @@ def request_mount(index: int, mount: ResolvedMount, handler: HandlerTraits) -> d
             raise BadInput(f"{field}.mount_options: {option[:80]!r} is none of {', '.join(_EXTRA_OPTIONS)}")
         options.append(option)
     made = _bind(path, mount.source.path, *options)
-    if asked.uid_mappings or asked.gid_mappings:
+    if asked.image is None and (asked.uid_mappings or asked.gid_mappings):
+        if not (asked.uid_mappings and asked.gid_mappings):
+            missing = "gidMappings" if asked.uid_mappings else "uidMappings"
+            raise BadInput(f"{field}.{missing}: empty, while the other kind of mappings is set")
         if not handler.idmapped_mounts:
             raise Unsupported(f"{field}.uidMappings: handler {handler.name!r} has no id-mapped mounts")
         made["uidMappings"] = mappings(asked.uid_mappings)
@@ -176,19 +179,11 @@ def mounts(inputs: BundleInputs) -> list[dict[str, Any]]:
     )
     layers += pod_mounts(inputs.files, readonly=security.readonly_rootfs)
     layers += [
-        _volume(path, source, pod.user if inputs.handler.idmapped_mounts else None)
+        _bind(destination("image volume", path), source, "rbind", "rprivate", "rw")
         for path, source in inputs.volumes
     ]
     layers += [request_mount(n, mount, inputs.handler) for n, mount in enumerate(inputs.mounts)]
     return ordered(layers)
-
-
-def _volume(path: str, source: str, user: UserNamespace | None) -> dict[str, Any]:
-    """Anonymous storage; its files have the image's owners, as the root file system has."""
-    made = _bind(destination("image volume", path), source, "rbind", "rprivate", "rw")
-    if user is not None:
-        made["uidMappings"], made["gidMappings"] = mappings(user.uids), mappings(user.gids)
-    return made
 
 
 def ordered(layers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from oci.bundle.inputs import BundleInputs, NamespacePaths, SandboxInitInputs
 from oci.errors import BadInput, WrongState
+from oci.facts import ResolvedUser
 from oci.workload import IdMapping, NamespaceMode, NamespaceOptions, UserNamespace
 
 _FIELD = "config.linux.security_context.namespace_options"
@@ -84,6 +85,18 @@ def id_mappings(user: UserNamespace | None) -> dict[str, list[dict[str, int]]]:
     if user is None:
         return {}
     return {"uidMappings": mappings(user.uids), "gidMappings": mappings(user.gids)}
+
+
+def check_identity(user: ResolvedUser, namespace: UserNamespace | None) -> None:
+    """Refuse an identity that the pod's user namespace does not have: BadInput naming the member."""
+    if namespace is None:
+        return
+    security = "config.linux.security_context"
+    if namespace.host_uid(user.uid) is None:
+        raise BadInput(f"{security}.run_as_user: {user.uid} is not mapped in the pod's user namespace")
+    for member, gid in (("run_as_group", user.gid), *(("supplemental_groups", gid) for gid in user.groups)):
+        if namespace.host_gid(gid) is None:
+            raise BadInput(f"{security}.{member}: {gid} is not mapped in the pod's user namespace")
 
 
 def mappings(lines: tuple[IdMapping, ...]) -> list[dict[str, int]]:

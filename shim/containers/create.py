@@ -13,7 +13,7 @@ from oci.bundle.inputs import Built, BundleInputs, NamespacePaths
 from oci.cgroup import CgroupPlace
 from oci.errors import Absent, BadInput, Duplicate, Unsupported, WrongState
 from oci.workload import ContainerId, ContainerSpec, NamespaceMode, PodId, PodSpec
-from shim.containers import volumes
+from shim.containers import rootfs, volumes
 from shim.containers.looks import Looks, look
 from shim.containers.lookup import get_container
 from shim.containers.remove import release
@@ -25,6 +25,7 @@ from shim.node import Node
 from shim.placement import placed
 from shim.pods import files, imagevolumes, init
 from shim.pods.lookup import current as current_pod
+from shim.pods.lookup import owners
 from shim.records import ContainerRecord, ContainerState, ImageRecord, PodRecord, PodState
 from shim.runtimes.driver import Driver
 from shim.threads import in_thread
@@ -87,24 +88,24 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
         stop_signal=_stop_signal(spec, image),
         image_mounts=image_mounts,
     )
-    directory = node.paths.container(id_)
+    directory, owner = node.paths.container(id_), owners(pod)
     async with node.operations.exclusive(("container", id_)), Undo(_settle(node, record)) as undo:
         await node.store.put(record)
         _require_ready(node, pod.id)  # a stop that came between has not seen this container
         if any(image_mounts):
             undo.push("image volumes", lambda: imagevolumes.drop_unused(node, pod.id, but=id_))
         undo.push("container", lambda: release(node, record))
-        provided = await imagevolumes.provide(node, pod.id, spec, image_mounts)
-        rootfs = await node.images.acquire_rootfs(id_, image.id, directory)
-        rootfs_path = await driver.mount_rootfs(directory, rootfs)
-        seen = await look(spec, image, rootfs_path, provided)
+        provided = await imagevolumes.provide(node, pod, spec, image_mounts)
+        root = await rootfs.provide(node, driver, pod, record)
+        seen = await look(spec, image, root.path, provided)
         anonymous = await volumes.prepare(
             image.config.volumes,
             [mount.container_path for mount in spec.mounts],
-            rootfs=rootfs_path,
+            rootfs=root.path,
             directory=directory,
+            root=owner.root if owner is not None else (0, 0),
         )
-        built = _build(node, driver, record, pod, image, place, seen, anonymous)
+        built = _build(node, driver, record, pod, image, place, seen, anonymous, root.named)
         await in_thread(_write_bundle, directory, built)
         for note in built.notes:
             log.info("request reduced to what the host allows", extra={"container": id_, "what": note})
@@ -131,6 +132,7 @@ def _build(
     place: CgroupPlace,
     seen: Looks,
     anonymous: tuple[tuple[str, str], ...],
+    root: str,
 ) -> Built:
     return build(
         BundleInputs(
@@ -158,6 +160,7 @@ def _build(
             volumes=anonymous,
             devices=seen.devices,
             localhost_seccomp=seen.localhost_seccomp,
+            rootfs=root,
         )
     )
 

@@ -9,6 +9,7 @@ from oci.errors import CrispError, Internal
 from oci.workload import ContainerId
 from shim.containers.exits import Exits
 from shim.containers.lookup import has_process
+from shim.containers.rootfs import taking_away
 from shim.containers.stop import Stops, stop
 from shim.containers.target import target
 from shim.files import remove_tree
@@ -54,8 +55,7 @@ async def release(node: Node, record: ContainerRecord) -> None:
     if record.process is not None or record.fault:
         # Otherwise it never ran, or its end already took the runtime's state with it.
         steps.append(("runtime", 60.0, lambda: driver.delete(of)))
-    steps.append(("root file system", 30.0, lambda: driver.unmount_rootfs(of.directory)))
-    steps.append(("layers", 30.0, lambda: node.images.release_rootfs(record.id)))
+    steps += taking_away(node, driver, record)
     debts = await run_all(steps)
     if not debts:
         # Only once nothing is mounted below it.

@@ -21,9 +21,17 @@ DIRECTORY = "volumes"
 
 
 async def prepare(
-    volumes: Sequence[str], covered: Sequence[str], *, rootfs: Path, directory: Path
+    volumes: Sequence[str],
+    covered: Sequence[str],
+    *,
+    rootfs: Path,
+    directory: Path,
+    root: tuple[int, int] = (0, 0),
 ) -> tuple[tuple[str, str], ...]:
     """Make the storage of each volume; returns (path in the container, directory on the host).
+
+    `root` is the container's root user and group as the host numbers them: what `rootfs` shows has its
+    owners shifted already, and what is not in the image is root's.
 
     Paths in `covered` have a mount of the request and get none; so do those where the image has a file.
     Raises BadInput for a path that leads nowhere, Internal (disk).
@@ -33,14 +41,14 @@ async def prepare(
     made = []
     for n, path in enumerate(wanted):
         target = directory / DIRECTORY / str(n)
-        if await _fill(path, rootfs, target):
+        if await _fill(path, rootfs, target, root):
             made.append((path, os.fspath(target)))
     return tuple(made)
 
 
-async def _fill(path: str, rootfs: Path, target: Path) -> bool:
+async def _fill(path: str, rootfs: Path, target: Path, root: tuple[int, int]) -> bool:
     """Whether there is storage now: not where the image has something else than a directory."""
-    kept, source = await in_thread(_open, path, rootfs, target)
+    kept, source = await in_thread(_open, path, rootfs, target, root)
     if source is not None:
         try:
             # Everything is kept: owners, modes, times, links, attributes, holes; devices stay devices.
@@ -51,19 +59,20 @@ async def _fill(path: str, rootfs: Path, target: Path) -> bool:
     return kept
 
 
-def _open(path: str, rootfs: Path, target: Path) -> tuple[bool, int | None]:
+def _open(path: str, rootfs: Path, target: Path, root: tuple[int, int]) -> tuple[bool, int | None]:
     """Whether there can be storage at `path`, then made at `target`; and what to copy, if anything."""
     try:
         source = open_in_root(rootfs, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
     except FileNotFoundError:
-        _make(target, None)
+        _make(target, root, 0o755)
         return True, None
     except NotADirectoryError:
         return False, None
     except OSError as error:
         raise BadInput(f"image volume {path!r}: {os.strerror(error.errno or 0)}") from error
     try:
-        _make(target, os.fstat(source))
+        seen = os.fstat(source)
+        _make(target, (seen.st_uid, seen.st_gid), seen.st_mode & 0o7777)
         if os.listdir(source):  # noqa: PTH208 - a descriptor
             return True, source
     except BaseException:
@@ -73,13 +82,10 @@ def _open(path: str, rootfs: Path, target: Path) -> tuple[bool, int | None]:
     return True, None
 
 
-def _make(target: Path, like: os.stat_result | None) -> None:
+def _make(target: Path, owner: tuple[int, int], mode: int) -> None:
     try:
         target.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if like is not None:
-            os.chown(target, like.st_uid, like.st_gid)
-            target.chmod(like.st_mode & 0o7777)
-        else:
-            target.chmod(0o755)
+        os.chown(target, *owner)
+        target.chmod(mode)
     except OSError as error:
         raise Internal(f"image volume {target}: {error.strerror}") from error

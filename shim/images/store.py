@@ -40,7 +40,7 @@ from shim.images.sources import Source, open_source
 from shim.images.threads import Threads
 from shim.images.usage import Use, walk
 from shim.records import ImageRecord
-from shim.rootfs import Rootfs, RootfsMount
+from shim.rootfs import Owners, Rootfs, RootfsMount
 
 log = logging.getLogger(__name__)
 
@@ -190,8 +190,12 @@ class ImageStore:
         finally:
             await self._threads.do(source.close)
 
-    async def acquire_rootfs(self, container_id: ContainerId, image_id: ImageId, directory: Path) -> Rootfs:
+    async def acquire_rootfs(
+        self, container_id: ContainerId, image_id: ImageId, directory: Path, owners: Owners | None = None
+    ) -> Rootfs:
         """Lend the image's layers to a container, with a writable layer in `directory` (upper, work).
+
+        `owners` shifts the owners of all files to those of a user namespace.
 
         Repeatable with equal arguments. Raises Absent (no such image), Internal (mount), Full.
         """
@@ -206,15 +210,23 @@ class ImageStore:
             try:
                 lower = await self._lending.lend(container_id, loan, self._records.layers)
                 lower = lower or (str(self._layout.empty),)
-                upper, work = await self._threads.do(_make_writable, directory, Path(lower[0]))
+                upper, work = await self._threads.do(_make_writable, directory, Path(lower[0]), owners)
             except KeyError as failure:
                 raise Absent(f"{what}: layer {failure} of image {image_id} is not in the store") from failure
             except OSError as failure:
                 raise disk_failure(failure, directory, what) from failure
-        mount = RootfsMount(type="overlay", lower=lower, upper=str(upper), work=str(work))
+        mount = RootfsMount(
+            type="overlay",
+            lower=lower,
+            upper=str(upper),
+            work=str(work),
+            user_namespace=owners.namespace if owners is not None else "",
+        )
         return Rootfs(mounts=(mount,))
 
-    async def acquire_volume(self, holder: ContainerId, image_id: ImageId) -> Rootfs:
+    async def acquire_volume(
+        self, holder: ContainerId, image_id: ImageId, owners: Owners | None = None
+    ) -> Rootfs:
         """Lend the image's layers to a pod, to be seen read-only; `holder` is "POD.WORD".
 
         `release_rootfs` gives them back. Raises Absent (no such image), Internal (mount), Full.
@@ -231,9 +243,12 @@ class ImageStore:
             except OSError as failure:
                 raise disk_failure(failure, self._layout.root, f"image volume of {image_id}") from failure
         lower = lower or (str(self._layout.empty),)
+        space = owners.namespace if owners is not None else ""
         if len(lower) == 1:  # overlayfs wants two layers where none is writable
-            return Rootfs(mounts=(RootfsMount(type="bind", source=lower[0], options=("ro",)),))
-        return Rootfs(mounts=(RootfsMount(type="overlay", lower=lower, options=("ro",)),))
+            mount = RootfsMount(type="bind", source=lower[0], options=("ro",), user_namespace=space)
+        else:
+            mount = RootfsMount(type="overlay", lower=lower, options=("ro",), user_namespace=space)
+        return Rootfs(mounts=(mount,))
 
     def volumes_of(self, pod_id: PodId) -> dict[ContainerId, ImageId]:
         """What was lent by `acquire_volume` to holders of that pod."""
@@ -366,7 +381,7 @@ class ImageStore:
             await self._keeping.collect()
 
 
-def _make_writable(directory: Path, top: Path) -> tuple[Path, Path]:
+def _make_writable(directory: Path, top: Path, owners: Owners | None) -> tuple[Path, Path]:
     """The writable layer: its root looks as the image's does, since overlayfs shows that of the upper one."""
     upper, work = directory / "upper", directory / "work"
     work.mkdir(mode=0o700, exist_ok=True)
@@ -375,6 +390,7 @@ def _make_writable(directory: Path, top: Path) -> tuple[Path, Path]:
     except FileExistsError:
         return upper, work
     seen = top.stat()
-    os.chown(upper, seen.st_uid, seen.st_gid)
+    uid, gid = seen.st_uid, seen.st_gid
+    os.chown(upper, *(owners.shifted(uid, gid) if owners is not None else (uid, gid)))
     upper.chmod(seen.st_mode & 0o7777)
     return upper, work

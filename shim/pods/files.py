@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 from oci.bundle.inputs import PodFiles
@@ -32,7 +34,10 @@ def pod_files(pod: PodRecord, directory: Path) -> PodFiles:
 
 
 async def make(spec: PodSpec, directory: Path, *, hostname: str, shm_size: int) -> None:
-    """Write the files and mount the tmpfs; what is half made is undone by `remove`."""
+    """Write the files and mount the tmpfs; what is half made is undone by `remove`.
+
+    They belong to the pod's root, so that it may change them in a user namespace too.
+    """
     await in_thread(_make, spec, directory, hostname, shm_size)
 
 
@@ -59,6 +64,11 @@ def _make(spec: PodSpec, directory: Path, hostname: str, shm_size: int) -> None:
             shm = directory / "shm"
             shm.mkdir(mode=0o755, exist_ok=True)
             mount.mount_tmpfs(shm, size=shm_size, mode=0o1777)
+        user = spec.security.namespaces.user
+        if user is not None:
+            for name in ("hosts", "hostname", "resolv.conf", "shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.chown(directory / name, user.host_uid(0) or 0, user.host_gid(0) or 0)
 
 
 def _remove(directory: Path) -> None:

@@ -13,7 +13,8 @@ from oci.errors import Absent, BadInput, CrispError
 from oci.workload import ContainerId, ContainerSpec, ImageId, MountRequest, PodId
 from shim.kernel.openat2 import open_in_root
 from shim.node import Node
-from shim.records import PodState
+from shim.pods.lookup import owners
+from shim.records import PodRecord, PodState
 from shim.rootfs import Rootfs
 from shim.runtimes import overlay
 from shim.threads import in_thread
@@ -39,7 +40,9 @@ def _image(node: Node, index: int, request: MountRequest) -> ImageId:
     return found.id
 
 
-async def provide(node: Node, pod: PodId, spec: ContainerSpec, images: tuple[ImageId, ...]) -> dict[int, str]:
+async def provide(
+    node: Node, pod: PodRecord, spec: ContainerSpec, images: tuple[ImageId, ...]
+) -> dict[int, str]:
     """Mount what is not mounted yet; the directory that each image mount of the request binds.
 
     Raises BadInput for a sub path that is no directory of the image.
@@ -55,11 +58,11 @@ async def provide(node: Node, pod: PodId, spec: ContainerSpec, images: tuple[Ima
     return sources
 
 
-async def _mounted(node: Node, pod: PodId, image: ImageId) -> Path:
-    target = _place(node, pod, image)
-    async with node.operations.exclusive(("image volumes", pod)):
+async def _mounted(node: Node, pod: PodRecord, image: ImageId) -> Path:
+    target = _place(node, pod.id, image)
+    async with node.operations.exclusive(("image volumes", pod.id)):
         if not await in_thread(target.is_mount):
-            rootfs = await node.images.acquire_volume(_holder(pod, image), image)
+            rootfs = await node.images.acquire_volume(_holder(pod.id, image), image, owners(pod))
             await in_thread(_mount, target, rootfs)
     return target
 

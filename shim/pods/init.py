@@ -6,6 +6,7 @@ container; no image is pulled for it.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from oci.bundle import sandbox_init
 from oci.bundle.inputs import NamespacePaths, SandboxInitInputs
 from oci.errors import Internal
 from oci.workload import ContainerId, NamespaceMode, PodSpec
+from shim import shown
 from shim.files import make_private_directory, writing
 from shim.node import Node
 from shim.placement import placed
 from shim.pods import files
+from shim.pods.lookup import owners
 from shim.records import PodRecord, ProcessRef
 from shim.runtimes.driver import Driver, Target
 from shim.threads import in_thread
@@ -49,7 +52,12 @@ def target(node: Node, record: PodRecord) -> Target:
 async def start(node: Node, driver: Driver, record: PodRecord) -> tuple[ProcessRef, ProcessRef | None]:
     """Create and start it; on failure `remove` undoes what was done."""
     of = target(node, record)
-    await in_thread(_make_rootfs, of.directory, node.settings.containers.init_binary)
+    owner = owners(record)
+    root = owner.root if owner is not None else (0, 0)
+    rootfs = await in_thread(_make_rootfs, of.directory, node.settings.containers.init_binary, root)
+    named = rootfs.name
+    if owner is not None:
+        named = str(await in_thread(shown.show, node.paths, record.id, rootfs, owner.root[1]))
     built = sandbox_init(
         SandboxInitInputs(
             pod_id=record.id,
@@ -64,6 +72,7 @@ async def start(node: Node, driver: Driver, record: PodRecord) -> tuple[ProcessR
                 user=record.namespaces.user,
             ),
             files=files.pod_files(record, node.paths.pod(record.id)),
+            rootfs=named,
         )
     )
     created = await driver.create(of, built.config)
@@ -74,6 +83,8 @@ async def start(node: Node, driver: Driver, record: PodRecord) -> tuple[ProcessR
 async def remove(node: Node, record: PodRecord) -> None:
     """Kill it and remove what the runtime holds of it; absent is success."""
     await node.handlers.driver(record.handler).delete(target(node, record))
+    if owners(record) is not None:
+        await in_thread(shown.hide, node.paths, record.id)
 
 
 def pid_namespace(record: PodRecord) -> str:
@@ -81,7 +92,8 @@ def pid_namespace(record: PodRecord) -> str:
     return f"/proc/{record.init.pid}/ns/pid" if record.init is not None else ""
 
 
-def _make_rootfs(directory: Path, configured: Path | None) -> None:
+def _make_rootfs(directory: Path, configured: Path | None, root: tuple[int, int]) -> Path:
+    """Everything belongs to the pod's root, whose runtime makes the places of mounts in it."""
     program = configured or shutil.which(_PROGRAM, path="/usr/bin:/usr/local/bin:/usr/libexec/podman:/bin")
     if program is None:
         raise Internal(
@@ -92,5 +104,7 @@ def _make_rootfs(directory: Path, configured: Path | None) -> None:
         rootfs = make_private_directory(directory) / "rootfs"
         for name in ("", "dev", "proc", "sys"):
             (rootfs / name).mkdir(mode=0o755, exist_ok=True)
+            os.chown(rootfs / name, *root)
         shutil.copyfile(program, rootfs / _PROGRAM)
         (rootfs / _PROGRAM).chmod(0o755)
+        return rootfs

@@ -6,6 +6,7 @@ from oci import ids
 from oci.errors import Absent
 from oci.workload import PodId
 from shim.records import PodRecord, PodState
+from shim.rootfs import Owners
 from shim.state.store import Store
 
 _LISTED = (PodState.READY, PodState.STOPPING, PodState.NOTREADY, PodState.REMOVING)
@@ -36,6 +37,12 @@ def current(store: Store, id_: PodId) -> PodRecord:
     if record is None:
         raise Absent(f"pod sandbox {id_} does not exist any more")
     return record
+
+
+def owners(pod: PodRecord) -> Owners | None:
+    """Whose the files of the pod's containers are; None where the pod has no user namespace of its own."""
+    user = pod.spec.security.namespaces.user
+    return Owners(namespace=pod.namespaces.user, user=user) if user is not None else None
 
 
 def _shown(pod: PodRecord) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from oci.cni import NetworkRequest
 from oci.errors import BadInput, Duplicate, Unsupported
-from oci.workload import NamespaceMode, PodId, PodSpec
+from oci.workload import NamespaceMode, NamespaceOptions, PodId, PodSpec
 from shim.lifecycle.table import PodEvent, next_pod_state
 from shim.lifecycle.undo import Debt, Undo
 from shim.node import Node
@@ -49,7 +49,7 @@ async def run(node: Node, realm: str, spec: PodSpec, delivered: set[PodId]) -> P
 
 async def _run(node: Node, realm: str, spec: PodSpec) -> PodRecord:
     driver = node.handlers.driver(spec.handler)
-    _check(spec)
+    _check(node, driver.handler, spec)
     id_ = PodId(node.new_id())
     options = spec.security.namespaces
     own_network = options.network is not NamespaceMode.NODE
@@ -101,18 +101,30 @@ def network_request(record: PodRecord, *, netns_gone: bool = False) -> NetworkRe
     )
 
 
-def _check(spec: PodSpec) -> None:
+def _check(node: Node, handler: str, spec: PodSpec) -> None:
     options = spec.security.namespaces
     if options.user is not None:
-        # Namespaces are made (shim/namespaces/), but layers are not idmapped yet: files would be nobody's.
-        raise Unsupported(
-            "config.linux.security_context.namespace_options.userns_options: pods with a user namespace of"
-            " their own are not built yet"
-        )
+        _check_user_namespace(node, handler, options)
     if options.pid is NamespaceMode.TARGET:
         raise BadInput(
             "config.linux.security_context.namespace_options.pid: TARGET is for containers, not for pods"
         )
+
+
+def _check_user_namespace(node: Node, handler: str, options: NamespaceOptions) -> None:
+    field = "config.linux.security_context.namespace_options.userns_options"
+    if options.network is NamespaceMode.NODE:
+        raise Unsupported(
+            f"{field}: mode POD together with the node's network is not supported"
+            " (features.user_namespaces_host_network of Status says so)"
+        )
+    if not node.handlers.traits(handler).user_namespaces:
+        raise Unsupported(
+            f"{field}: handler {handler!r} has no user namespaces: its `features` must name the namespace"
+            " and id-mapped mounts (runc has them from 1.2)"
+        )
+    if node.no_user_namespaces:
+        raise Unsupported(f"{field}: {node.no_user_namespaces}")
 
 
 def _settle(node: Node, record: PodRecord) -> Callable[[tuple[Debt, ...]], Awaitable[None]]:

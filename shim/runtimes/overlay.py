@@ -27,6 +27,8 @@ _ATTRIBUTES = {
     "noexec": mount.Attribute.NOEXEC,
 }
 
+_STAGE_SIZE = 1 << 20  # bytes; it holds empty directories, one a layer
+
 
 def mount_rootfs(target: Path, rootfs: Rootfs) -> Path:
     """Mount everything at `target`; what an interrupted attempt mounted there goes first.
@@ -61,15 +63,44 @@ def _mount(target: Path, one: RootfsMount) -> None:
     if one.type == "overlay":
         for path in filter(None, (one.upper, one.work)):
             os.makedirs(path, mode=0o755, exist_ok=True)  # noqa: PTH103 - the value is text
-        layered.mount_overlay(target, one.lower, upper=one.upper, work=one.work, options=one.options)
+        if one.user_namespace:
+            _mount_shifted(target, one)
+        else:
+            layered.mount_overlay(target, one.lower, upper=one.upper, work=one.work, options=one.options)
     elif one.type == "bind":
         attributes = mount.Attribute(0)
         for option in one.options:
             attributes |= _ATTRIBUTES.get(option, mount.Attribute(0))
-        mount.bind(one.source, target, attributes=attributes)
+        if one.user_namespace:
+            mount.bind_idmapped(one.source, target, one.user_namespace, attributes=attributes)
+        else:
+            mount.bind(one.source, target, attributes=attributes)
     else:
         flags = mount.Flag(0)
         for option in one.options:
             flags |= _FLAGS.get(option, mount.Flag(0))
         data = ",".join(option for option in one.options if option not in _FLAGS)
         mount.mount(one.source or "none", target, one.type, flags, data)
+
+
+def _mount_shifted(target: Path, one: RootfsMount) -> None:
+    """An overlay of idmapped copies of its layers (fs/overlayfs: idmapped layers, Linux 5.19).
+
+    A layer must be a mount of this mount namespace when the overlay is made, and need not be one later: the
+    overlay keeps a copy. So they are mounted in a tmpfs at the target itself, where whoever clears the target
+    after a crash clears them too; the finished overlay is lifted out and takes the place of it all.
+    """
+    mount.mount_tmpfs(target, size=_STAGE_SIZE, mode=0o700)
+    layers = []
+    for n, layer in enumerate(one.lower):
+        place = target / str(n)
+        place.mkdir(mode=0o700)
+        mount.bind_idmapped(layer, place, one.user_namespace)
+        layers.append(os.fspath(place))
+    layered.mount_overlay(target, layers, upper=one.upper, work=one.work, options=one.options)
+    tree = mount.clone_tree(target)
+    try:
+        mount.unmount_all(target)
+        mount.attach_tree(tree, target)
+    finally:
+        os.close(tree)

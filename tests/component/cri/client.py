@@ -27,6 +27,10 @@ class Client:
     pods: dict[str, Any] = field(default_factory=dict)  # id -> its PodSandboxConfig
 
     def __post_init__(self) -> None:
+        self.connect()
+
+    def connect(self) -> None:
+        """Again after the daemon was started anew."""
         self.runtime = self.daemon.runtime()
         self.images = self.daemon.images()
 
@@ -44,19 +48,26 @@ class Client:
         host_network: bool = False,
         labels: Mapping[str, str] | None = None,
         handler: str = "",
+        user_namespace: Any = None,
+        pid: int = cri_pb2.CONTAINER,
+        security: Mapping[str, Any] | None = None,
         **linux: Any,
     ) -> str:
+        """`security` has members of the pod's security context, `linux` of its LinuxPodSandboxConfig."""
         name = f"pod{next(_numbers)}"
         linux.setdefault("cgroup_parent", f"/{self.daemon.cgroup_prefix}-pods/{name}")
         options = cri_pb2.NamespaceOption(
-            network=cri_pb2.NODE if host_network else cri_pb2.POD, pid=cri_pb2.CONTAINER
+            network=cri_pb2.NODE if host_network else cri_pb2.POD, pid=pid, userns_options=user_namespace
         )
         config = cri_pb2.PodSandboxConfig(
             metadata=cri_pb2.PodSandboxMetadata(name=name, namespace="default", uid=name, attempt=0),
             labels=labels or {},
             log_directory=str(self.daemon.directory / "logs" / name),
             linux=cri_pb2.LinuxPodSandboxConfig(
-                security_context=cri_pb2.LinuxSandboxSecurityContext(namespace_options=options), **linux
+                security_context=cri_pb2.LinuxSandboxSecurityContext(
+                    namespace_options=options, **(security or {})
+                ),
+                **linux,
             ),
         )
         id_: str = self.call(
@@ -77,8 +88,11 @@ class Client:
         readonly_rootfs: bool = False,
         annotations: Mapping[str, str] | None = None,
         cdi_devices: tuple[str, ...] = (),
+        security: Mapping[str, Any] | None = None,
+        members: Mapping[str, Any] | None = None,
         **resources: Any,
     ) -> str:
+        """`security` has members of the security context, `members` others of the ContainerConfig."""
         config = cri_pb2.ContainerConfig(
             metadata=cri_pb2.ContainerMetadata(name=name, attempt=0),
             image=cri_pb2.ImageSpec(image=image),
@@ -91,10 +105,14 @@ class Client:
             linux=cri_pb2.LinuxContainerConfig(
                 resources=cri_pb2.LinuxContainerResources(**resources),
                 security_context=cri_pb2.LinuxContainerSecurityContext(
-                    readonly_rootfs=readonly_rootfs,
-                    namespace_options=self.pods[pod].linux.security_context.namespace_options,
+                    **{
+                        "readonly_rootfs": readonly_rootfs,
+                        "namespace_options": self.pods[pod].linux.security_context.namespace_options,
+                        **(security or {}),
+                    }
                 ),
             ),
+            **(members or {}),
         )
         request = cri_pb2.CreateContainerRequest(
             pod_sandbox_id=pod, config=config, sandbox_config=self.pods[pod]
