@@ -10,12 +10,32 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from oci.errors import BadInput
 
 KERNEL_WITH_RECURSIVE_READ_ONLY = (5, 12)  # mount_setattr(2) with AT_RECURSIVE
 CHECKPOINT_ANNOTATION = "org.opencontainers.runc.checkpoint.enabled"
+
+
+class ExecGroup(Enum):
+    """Whether `exec` puts its process into a cgroup below the container's.
+
+    PATH is one name for all hierarchies, CONTROLLER also one for a single controller of cgroup version 1.
+    """
+
+    NONE = "none"
+    PATH = "path"
+    CONTROLLER = "controller"
+
+
+def parse_exec_help(text: str) -> ExecGroup:
+    """The output of `RUNTIME exec --help`, which is the only place where a runtime tells it."""
+    option = re.search(r"^\s*--cgroup\b(.*(?:\n(?!\s*-).*)*)", text, re.MULTILINE)
+    if option is None:
+        return ExecGroup.NONE
+    return ExecGroup.CONTROLLER if "<controller>:" in option[1] else ExecGroup.PATH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

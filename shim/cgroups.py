@@ -211,8 +211,9 @@ class Cgroups:
                 process.signal(ref, signal.SIGKILL)
             freezer = None if self.hierarchies.unified else self.hierarchies.of("freezer")
             if freezer is not None:  # a frozen process does not die before it is thawed
-                with contextlib.suppress(OSError):
-                    _write(_below(freezer, path) / "freezer.state", "THAWED")
+                for group, _, _ in os.walk(_below(freezer, path)):
+                    with contextlib.suppress(OSError):
+                        _write(Path(group) / "freezer.state", "THAWED")
 
 
 def _make_cpuset(root: Path, directory: Path) -> None:

@@ -16,6 +16,7 @@ import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -28,6 +29,7 @@ from shim.kernel import pidfd
 from shim.records import ProcessRef
 from shim.runtimes import processtree
 from shim.runtimes.driver import Target
+from shim.runtimes.execgroups import ExecGroups
 
 T = TypeVar("T")
 
@@ -42,9 +44,8 @@ class Launch:
 
     def __init__(self, target: Target, base: Path) -> None:
         self.target = target
-        self.process_file = base.with_name(base.name + ".json")
-        self.pid_file = base.with_name(base.name + ".pid")
-        self.log = base.with_name(base.name + ".log")
+        self.group: int | None = None  # the cgroup of its own, see `execgroups.py`
+        self._name(base)
         self.pipes: frozenset[int] = frozenset()
         self.ended = asyncio.Event()  # the process in the container, or the runtime, has ended
         self.begun = asyncio.Event()  # it is known whether there is or was such a process
@@ -53,6 +54,17 @@ class Launch:
         self.session = 0
         self._descriptor = -1
         self._unwatch: Callable[[], None] | None = None
+
+    def _name(self, base: Path) -> None:
+        self._base = base
+        self.process_file = base.with_name(base.name + ".json")
+        self.pid_file = base.with_name(base.name + ".pid")
+        self.log = base.with_name(base.name + ".log")
+
+    def enter(self, group: int) -> None:
+        """Have a cgroup, which the files are named after: a restart finds it by them."""
+        self.group = group
+        self._name(self._base.with_name(f"{self._base.name}-{group}"))
 
     def started(self) -> None:
         """The pid file is complete: watch the process itself, since a runtime may wait for its pipes too."""
@@ -90,10 +102,13 @@ class Launch:
 class Launches:
     """Everything that was started by `exec` and has not ended."""
 
-    def __init__(self, *, runtime: Runtime, directory: Path, cgroups: Cgroups, io: Executor) -> None:
+    def __init__(
+        self, *, runtime: Runtime, directory: Path, cgroups: Cgroups, groups: ExecGroups, io: Executor
+    ) -> None:
         self._runtime = runtime
         self._directory = directory
         self._cgroups = cgroups
+        self._groups = groups
         self._io = io
         self._running: dict[str, Launch] = {}
 
@@ -114,6 +129,9 @@ class Launches:
 
     async def begin(self, running: Launch, process_: Mapping[str, Any]) -> None:
         """Write the process file and listen for the pid file. `forget` is owed from here on."""
+        group = self._groups.take(running.target.cgroup)
+        if group is not None:
+            running.enter(group)
         self._running[running.pid_file.name] = running
         document = json.dumps(process_).encode("ascii")
         # Here and below without a thread: the run directory is in memory, and a thread costs ten times more.
@@ -143,6 +161,7 @@ class Launches:
             running.target.id,
             process=running.process_file,
             pid_file=running.pid_file,
+            cgroup="" if running.group is None else self._groups.argument(running.group),
             console=console,
         )
         return await process.spawn(argv, stdin=stdin, stdout=stdout, stderr=stderr)
@@ -159,11 +178,23 @@ class Launches:
         self._running.pop(running.pid_file.name, None)
         running.close()
         running.unlink()
+        if running.group is not None:
+            self._groups.give_back(running.target.cgroup, running.group)
+            running.group = None
 
     async def clear(self, target: Target) -> None:
         """End what execs before a restart have left in the container."""
-        for root, session in await self._blocking(lambda: self._leftovers(target)):
+        roots, groups = await self._blocking(lambda: self._leftovers(target))
+        for root, session in roots:
             await self._end_leftover(target, root, session)
+        for group in groups:
+            await processtree.kill_all(
+                partial(self._groups.kill, target.cgroup, group), io=self._io, timeout=_KILL_TIME
+            )
+
+    def gone(self, target: Target) -> None:
+        """The container is no more."""
+        self._groups.forget(target.cgroup)
 
     async def _end_leftover(self, target: Target, root: ProcessRef, session: int) -> None:
         """`session` 0 says that `root` is a runtime, which has not yet said what it started."""
@@ -211,11 +242,13 @@ class Launches:
     async def _kill_tree(
         self, running: Launch, roots: set[int], pipes: frozenset[int], *, runtime: int
     ) -> int:
-        return await processtree.kill_all(
-            lambda: self._tree(running.target, roots, running.session, pipes, runtime=runtime),
-            io=self._io,
-            timeout=_KILL_TIME,
-        )
+        def find() -> Iterable[ProcessRef]:
+            found = set(self._tree(running.target, roots, running.session, pipes, runtime=runtime))
+            if running.group is not None:
+                found.update(self._groups.kill(running.target.cgroup, running.group))
+            return found
+
+        return await processtree.kill_all(find, io=self._io, timeout=_KILL_TIME)
 
     def _tree(
         self,
@@ -248,26 +281,29 @@ class Launches:
             words = commandline.parse_log(running.log.read_bytes())
         return running.pid_file.exists(), words
 
-    def _leftovers(self, target: Target) -> list[tuple[ProcessRef, int]]:
-        """Processes of forgotten execs, each with its session; their files are removed."""
+    def _leftovers(self, target: Target) -> tuple[list[tuple[ProcessRef, int]], set[int]]:
+        """Processes of forgotten execs, each with its session, and their groups; their files are removed."""
         forgotten = [
             path
             for path in self._directory.glob(f"*{target.id}.*")
             if path.with_suffix(".pid").name.removeprefix(".") not in self._running
         ]
         if not forgotten:
-            return []
+            return [], set()
         inside = set(self._cgroups.processes(target.cgroup)) if target.cgroup else set()
         found = []
+        groups: set[int] = set()
         for path in sorted(forgotten):  # .json comes before .pid
             if path.suffix == ".json":
+                number = path.stem.rpartition(".")[2].partition("-")[2]
+                groups |= {int(number)} if number.isdecimal() else set()
                 entry = self._started(path.with_suffix(".pid"), inside)
                 if entry is not None:
                     found.append((entry.reference, entry.session))
                 else:
                     found += [(ref, 0) for ref in processtree.with_argument(f"--process={path}")]
             path.unlink(missing_ok=True)
-        return found
+        return found, groups
 
     def _started(self, pid_file: Path, inside: set[int]) -> processtree.Entry | None:
         """The container's process that a pid file of an earlier life names, None when it is gone."""

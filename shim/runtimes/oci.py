@@ -49,6 +49,7 @@ from shim.runtimes.driver import (
     Target,
 )
 from shim.runtimes.exec import Execs
+from shim.runtimes.execgroups import ExecGroups
 from shim.runtimes.exits import DRAIN, ExitWatch, read_exit
 from shim.runtimes.launch import Launches
 from shim.runtimes.limits import Limits
@@ -114,7 +115,11 @@ class OciDriver:
         )
         self._exec_drain = exec_drain
         self._launches = Launches(
-            runtime=self._runtime, directory=run_dir / "execs", cgroups=self._cgroups, io=self._io
+            runtime=self._runtime,
+            directory=run_dir / "execs",
+            cgroups=self._cgroups,
+            groups=ExecGroups(hierarchies, support=handler.exec_group),
+            io=self._io,
         )
         self._execs = Execs(self._launches, drain=exec_drain)
         self._verbs = Verbs(runtime=self._runtime, logs=run_dir / "logs", timeout=timeout, io=self._io)
@@ -436,6 +441,7 @@ class OciDriver:
             await self._blocking(remove)
         except OSError as error:
             raise Internal(f"container {target.id}: removing {error.filename}: {error.strerror}") from error
+        self._launches.gone(target)
 
     async def _kill_cgroup(self, target: Target, number: int) -> None:
         left = await self._cgroups.kill_everything(target.cgroup, timeout=self._kill_time, number=number)

@@ -17,7 +17,15 @@ from pathlib import Path
 from config.loading import LoadedSettings
 from config.models import HandlerSettings
 from oci.errors import BadInput, CrispError, Unsupported
-from oci.features import HandlerFeatures, RuntimeVersion, assumed_features, parse_features, parse_version
+from oci.features import (
+    ExecGroup,
+    HandlerFeatures,
+    RuntimeVersion,
+    assumed_features,
+    parse_exec_help,
+    parse_features,
+    parse_version,
+)
 from shim import process
 from shim.runtimes.table import PREFERRED, Handler, HandlerTable, InvalidHandler, assemble
 
@@ -103,6 +111,7 @@ async def _probe(
             version_call = calls.create_task(_version(binary, limit))
             features_call = calls.create_task(_features(binary, kernel, limit))
             monitor_call = calls.create_task(_version(monitor, limit))
+            group_call = calls.create_task(_exec_group(binary, limit))
     except CrispError as error:
         return InvalidHandler(name=name, reason=error.message, source=candidate.source)
     except ExceptionGroup as group:
@@ -125,6 +134,7 @@ async def _probe(
         create_options=settings.create_options,
         annotations=settings.annotations,
         privileged_without_host_devices=settings.privileged_without_host_devices,
+        exec_group=group_call.result(),
         source=candidate.source,
     )
 
@@ -171,3 +181,13 @@ async def _features(binary: Path, kernel: tuple[int, ...], limit: float) -> Hand
     except (process.CommandFailed, BadInput) as error:
         log.debug("runtime tells no features", extra={"binary": str(binary), "reason": error.message})
         return None
+
+
+async def _exec_group(binary: Path, limit: float) -> ExecGroup:
+    """NONE also where the runtime does not help."""
+    try:
+        result = await process.run([binary, "exec", "--help"], timeout=limit)
+    except process.CommandFailed as error:
+        log.debug("runtime tells nothing of exec", extra={"binary": str(binary), "reason": error.message})
+        return ExecGroup.NONE
+    return parse_exec_help(result.stdout.decode(errors="replace"))

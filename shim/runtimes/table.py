@@ -13,7 +13,7 @@ from pathlib import Path
 from config.loading import LoadedSettings
 from oci.bundle.inputs import HandlerTraits
 from oci.errors import BadInput, Unsupported
-from oci.features import HandlerFeatures, RuntimeVersion
+from oci.features import ExecGroup, HandlerFeatures, RuntimeVersion
 
 PREFERRED = ("runc", "crun")
 """Handlers that need no table in the configuration, in the order in which one becomes the default."""
@@ -35,6 +35,7 @@ class Handler:
     create_options: tuple[str, ...] = ()  # after `create`
     annotations: tuple[str, ...] = ()  # globs of annotation keys that may reach the runtime
     privileged_without_host_devices: bool = False
+    exec_group: ExecGroup = ExecGroup.NONE
     source: str  # "FILE:LINE" of its table, or "found on PATH"
 
     @property

@@ -30,7 +30,7 @@ _PROGRAM = """#!{python}
 import json, os, signal, subprocess, sys, time
 REAL, PLANS, CALLS = {real!r}, json.loads({plans!r}), {calls!r}
 VERBS = ("create", "start", "state", "kill", "delete", "exec", "update", "features")
-verb = next((word for word in sys.argv[1:] if word in VERBS), "")
+verb = next((word for word in sys.argv[1:] if word in VERBS and "--help" not in sys.argv), "")
 with open(CALLS, "a") as calls:
     calls.write(verb + "\\n")
 plan = PLANS.get(verb)

@@ -8,6 +8,7 @@ crates are compiled by `cargo.py`.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pwd
 import re
@@ -80,7 +81,8 @@ def module_source(name: str) -> Path:
 def _compile(part: Part, scratch: Path, made: Path) -> None:
     """In a module of our own that requires the part: binaries and tests come out of one resolution."""
     release = ".".join(str(number) for number in GO_AT_LEAST)
-    (scratch / "go.mod").write_text(f"module crisp.test/parts\n\ngo {release}\n")
+    replaced = _replacements(part, scratch) if part.staging else ""
+    (scratch / "go.mod").write_text(f"module crisp.test/parts\n\ngo {release}\n{replaced}")
     packages = {
         binary: _package(part, below) for binary, below in (*part.programs.items(), *part.tests.items())
     }
@@ -95,6 +97,13 @@ def _compile(part: Part, scratch: Path, made: Path) -> None:
         _go(["test", "-c", *flags, "-o", str(made / binary), packages[binary]], cwd=scratch, part=part)
     for binary, package in part.beside.items():
         _go(["build", *flags, "-o", str(made / binary), package], cwd=scratch, part=part)
+
+
+def _replacements(part: Part, scratch: Path) -> str:
+    """For each module of the part's own tree the published one."""
+    answer = json.loads(_go(["mod", "download", "-json", f"{part.module}@{part.version}"], cwd=scratch))
+    names = re.findall(r"^\s*(\S+) v0\.0\.0$", Path(answer["GoMod"]).read_text(), re.MULTILINE)
+    return "".join(f"\nreplace {name} => {name} {part.staging}\n" for name in names)
 
 
 def _package(part: Part, below: str) -> str:

@@ -18,7 +18,8 @@ class Part:
     """One Go module at one version.
 
     `programs` maps each binary's name to its package below the module, `tests` the same for test binaries
-    (`go test -c`). `beside` maps a binary to a package of a module that this one already requires.
+    (`go test -c`). `beside` maps a binary to a package of a module that this one already requires. `staging`
+    is the version of the modules that this one has in its own tree and requires as `v0.0.0` (Kubernetes).
     """
 
     module: str
@@ -26,6 +27,7 @@ class Part:
     programs: Mapping[str, str] = field(default_factory=dict)
     tests: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
+    staging: str = ""
     tags: str = ""
     cgo: bool = False
 
@@ -72,6 +74,12 @@ PARTS: Mapping[str, Part | Crate] = {
             name.rpartition("/")[2]: f"plugins/{name}"
             for name in ("main/bridge", "main/loopback", "main/ptp", "ipam/host-local", "meta/portmap")
         },
+    ),
+    "kubectl": Part(
+        module="k8s.io/kubernetes",
+        version="v1.37.2",
+        programs={"kubectl": "cmd/kubectl"},
+        staging="v0.37.2",
     ),
     "cri-api": Part(module="k8s.io/cri-api", version="v0.37.2"),
 }

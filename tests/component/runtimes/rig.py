@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from oci.features import HandlerFeatures, RuntimeVersion
+from oci.features import ExecGroup, HandlerFeatures, RuntimeVersion, parse_exec_help
 from oci.workload import ContainerId, PodId
 from shim import cgroups
 from shim.kernel import libc
@@ -78,8 +78,21 @@ class Rig:
             monitor_version="2.1.6",
             version=RuntimeVersion(name=self.runtime, version="0"),
             features=HandlerFeatures(),
+            exec_group=self._exec_group(found),
             source="a test",
         )
+
+    def _exec_group(self, binary: Path) -> ExecGroup:
+        if self.binary is not None:  # a double, whose calls are counted
+            return ExecGroup.NONE
+        help_ = subprocess.run([binary, "exec", "--help"], capture_output=True, text=True, check=False)
+        return parse_exec_help(help_.stdout)
+
+    @property
+    def groups_execs(self) -> bool:
+        """Whether an exec has a cgroup of its own with this runtime on this machine."""
+        least = ExecGroup.PATH if self.cgroups.hierarchies.unified else ExecGroup.CONTROLLER
+        return self.handler().exec_group in (least, ExecGroup.CONTROLLER)
 
     @contextlib.asynccontextmanager
     async def driver(self, **options: Any) -> AsyncIterator[OciDriver]:

@@ -108,6 +108,54 @@ def test_after_its_deadline_nothing_of_an_exec_is_left(play: Play, command: str)
     play(story)
 
 
+DAEMON = "setsid sh -c '(exec setsid sleep 300) >/dev/null 2>&1 </dev/null & exit'"
+"""Leaves a process with a session of its own, no parent of its own and no output."""
+
+
+def test_after_its_deadline_no_daemon_of_an_exec_is_left_where_it_has_a_group(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            before = rig.processes(target)
+            with pytest.raises(Deadline, match=r"no end within 0\.7 s"):
+                await driver.exec_sync(target, rig.exec("sh", "-c", f"{DAEMON}; sleep 300", timeout=0.7))
+            assert len(rig.processes(target)) == len(before) + (0 if rig.groups_execs else 1)
+
+    play(story)
+
+
+def test_a_daemon_of_an_earlier_exec_is_left_alone_by_later_ones(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            before = rig.processes(target)
+            result = await driver.exec_sync(target, rig.exec("sh", "-c", f"{DAEMON}; echo begun"))
+            assert result == ExecResult(stdout=b"begun\n", stderr=b"", exit_code=0)
+            daemons = set(rig.processes(target)) - set(before)
+            assert len(daemons) == 1
+            for _ in range(2):
+                with pytest.raises(Deadline):
+                    await driver.exec_sync(target, rig.exec("sleep", "300", timeout=0.5))
+            assert set(rig.processes(target)) - set(before) == daemons
+
+    play(story)
+
+
+def test_a_daemon_that_an_exec_left_before_a_restart_is_ended_where_it_has_a_group(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            before = rig.processes(target)
+            await driver.exec_sync(target, rig.exec("sh", "-c", f"{DAEMON}; echo begun"))
+        # as a daemon that was killed before it could forget the exec leaves its file
+        (rig.base / "run/execs" / f"{target.id}.earlier-0.json").write_text("{}")
+        async with rig.driver() as driver:
+            await driver.adopt(target)
+            assert len(rig.processes(target)) == len(before) + (0 if rig.groups_execs else 1)
+
+    play(story)
+
+
 def test_a_background_child_that_holds_the_output_does_not_hang_the_call(play: Play) -> None:
     async def story(rig: Rig) -> None:
         async with rig.driver(exec_drain=0.5) as driver:

@@ -10,9 +10,11 @@ import pytest
 
 from oci.errors import BadInput
 from oci.features import (
+    ExecGroup,
     HandlerFeatures,
     RuntimeVersion,
     assumed_features,
+    parse_exec_help,
     parse_features,
     parse_version,
 )
@@ -149,3 +151,23 @@ def test_a_runtime_without_features_has_what_its_version_says_and_neither_user_n
     bare = RuntimeVersion(name="crun", version="1.8.1", built_with=frozenset({"CAP"}))
     assert assumed_features(bare) == HandlerFeatures(seccomp=False, apparmor=False, selinux=False)
     assert assumed_features(RuntimeVersion(name="kata-runtime", version="1.13.0")) == HandlerFeatures()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "   --pid-file value    specify the file\n"
+            "   --cgroup value      run the process in an (existing) sub-cgroup(s)."
+            " Format is [<controller>:]<cgroup>.\n   --ignore-paused     allow exec\n",
+            ExecGroup.CONTROLLER,
+        ),
+        ("      --cgroup=PATH          sub-cgroup in the container\n", ExecGroup.PATH),
+        ("      --cgroup <CGROUP>\n          [<controller>:]<cgroup>\n", ExecGroup.CONTROLLER),
+        ("      --cgroup <CGROUP>\n      --other  [<controller>:]\n", ExecGroup.PATH),
+        ("   -e, --env\n   --no-cgroup of <controller>:\n", ExecGroup.NONE),
+        ("", ExecGroup.NONE),
+    ],
+)
+def test_whether_an_exec_gets_a_group_is_read_from_its_help(text: str, found: ExecGroup) -> None:
+    assert parse_exec_help(text) is found
