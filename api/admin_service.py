@@ -80,7 +80,9 @@ class AdminService:
     async def inspect(self, request: admin_pb2.InspectRequest) -> admin_pb2.InspectResponse:
         pods = {pod.id: pod for pod in self._pods(request.realm)}
         containers = {container.id: container for container in self._containers(request.realm)}
-        wanted = ids.resolve(request.id, [*map(str, pods), *map(str, containers)], what="pod or container")
+        wanted = ids.resolve(
+            request.id, [*map(str, pods), *map(str, containers)], what="pod or container", field="id"
+        )
         if (pod := pods.get(PodId(wanted))) is not None:
             return _inspection("pod", pod, self._paths.pod(pod.id), "")
         container = containers[ContainerId(wanted)]

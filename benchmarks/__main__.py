@@ -18,7 +18,8 @@ from pathlib import Path
 from time import gmtime, strftime
 
 from benchmarks import images, place, report, rows
-from benchmarks.rows import GROUPS, SMOKE, Counts
+from benchmarks.rows import GROUPS
+from benchmarks.run import SMOKE, Counts
 from benchmarks.sides import Containerd, Crispd, Side
 
 

@@ -11,18 +11,18 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from api.client import Client
-from benchmarks import memory, place, work
+from benchmarks import memory, place, watching, work
 from benchmarks.floor import Floor
 from benchmarks.images import SMALL_FILES, WORKLOAD
 from benchmarks.report import Row
-from benchmarks.sides import Crispd, Side
+from benchmarks.run import Counts, Run, Samples, eight
+from benchmarks.sides import Side
 from benchmarks.work import Pod, Stopwatch
 
 START = ("run pod", "create", "start")
@@ -30,49 +30,6 @@ END = ("stop", "remove", "stop pod", "remove pod")
 
 # A signal that comes before the workload expects it is lost, as always with the first process of a namespace.
 _SOON = 1  # second
-
-Samples = dict[str, list[float]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """How much is measured. The defaults take a few minutes; `SMOKE` seconds."""
-
-    cycles: int = 40
-    execs: int = 5  # in each cycle
-    bursts: int = 3
-    burst: int = 40  # pods, eight at a time
-    flat: int = 500
-    pulls: int = 5
-    listed: int = 200
-    loads: int = 4  # pulls with four starts each, while lists are asked for
-
-
-SMOKE = Counts(cycles=2, execs=1, bursts=1, burst=4, flat=6, pulls=1, listed=4, loads=1)
-
-
-@dataclass(slots=True, kw_only=True)
-class Run:
-    """What every measure needs: the sides that are up, where their pods belong, how much is asked."""
-
-    sides: Sequence[Side]
-    clients: dict[str, Client]
-    top: str
-    logs: Path
-    counts: Counts
-    say: Callable[[str], None]
-
-    @property
-    def crispd(self) -> Crispd:
-        return next(side for side in self.sides if isinstance(side, Crispd))
-
-    def turns(self, count: int) -> list[Sequence[Side]]:
-        """The sides for each round, another first each time."""
-        sides = list(self.sides)
-        return [sides[n % len(sides) :] + sides[: n % len(sides)] for n in range(count)]
-
-    def pods(self, count: int) -> list[Pod]:
-        return [work.pod(self.top, self.logs) for _ in range(count)]
 
 
 def cycle(run: Run) -> list[Row]:
@@ -134,11 +91,11 @@ def burst(run: Run) -> list[Row]:
             pods = run.pods(run.counts.burst)
             before = sum(memory.proportional(side).values())
             used = memory.processor_time(side.pid)
-            starts[side.name].append(len(pods) / _eight(partial(work.start, client), pods))
+            starts[side.name].append(len(pods) / eight(partial(work.start, client), pods))
             by_program = memory.proportional(side)
             weights[side.name].append((sum(by_program.values()) - before) / len(pods))
             run.say(f"{side.name}, {len(pods)} pods, PSS by program (MiB): {_rounded(by_program)}")
-            ends[side.name].append(len(pods) / _eight(partial(work.end, client), pods))
+            ends[side.name].append(len(pods) / eight(partial(work.end, client), pods))
             times[side.name].append((memory.processor_time(side.pid) - used) / len(pods))
     count = run.counts.burst
     return [
@@ -158,7 +115,7 @@ def flat(run: Run) -> list[Row]:
         seen = []
         for _ in range(5):
             pods = run.pods(max(run.counts.flat // 5, 1))
-            _eight(partial(_come_and_go, client), pods)
+            eight(partial(_come_and_go, client), pods)
             seen.append(memory.resident(side.pid))
         run.say(
             f"{side.name}: resident after each fifth of {run.counts.flat} pods: {[round(v) for v in seen]}"
@@ -188,13 +145,13 @@ def lists(run: Run) -> list[Row]:
     for side in run.sides:
         client = run.clients[side.name]
         pods = run.pods(run.counts.listed)
-        _eight(partial(work.start, client), pods)
+        eight(partial(work.start, client), pods)
         quiet = _listen(side, partial(time.sleep, 2))
         busy = _listen(side, partial(_load, run, client))
         for method, values in busy.items():
             samples[f"{method}, busy"][side.name] = values
             samples[f"{method}, quiet"][side.name] = quiet[method]
-        _eight(partial(work.end, client), pods)
+        eight(partial(work.end, client), pods)
     count = run.counts.listed
     rows = []
     for method in ("ListPodSandbox", "ListContainers"):
@@ -247,14 +204,6 @@ def _come_and_go(client: Client, pod: Pod) -> None:
     work.end(client, pod, grace=_SOON)
 
 
-def _eight(each: Callable[[Pod], object], pods: Sequence[Pod]) -> float:
-    """Seconds for all of them, eight at a time."""
-    began = perf_counter()
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(each, pods))
-    return perf_counter() - began
-
-
 def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 1) for name, value in values.items()}
 
@@ -264,6 +213,8 @@ GROUPS: dict[str, Callable[[Run], list[Row]]] = {
     "burst": burst,
     "pull": pull,
     "lists": lists,
+    "stats": watching.stats,
+    "node": watching.node,
     "flat": flat,
 }
 

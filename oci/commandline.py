@@ -167,12 +167,19 @@ _NOT_RUNNING: Final = re.compile(
     re.IGNORECASE,
 )
 
+_REFUSED_LIMIT = re.compile(
+    r"unable to set memory limit|failed to write|write .*(invalid argument|device or resource busy)"
+    r"|writing .*(invalid argument|device or resource busy)",
+    re.IGNORECASE,
+)
+"""What runc and crun say when the kernel does not take a limit."""
+
 
 def failure(runtime: Runtime, container: str, verb: str, words: str, *, status: int | None) -> CrispError:
     """What a failed verb means, by the runtime's own words.
 
-    Absent: the runtime knows no such container. WrongState: its process does not run, or runs already.
-    RuntimeFailed otherwise; its `program_missing` tells a fault of the user's program from one of the node.
+    Absent: the runtime knows no such container. WrongState: its process does not run, or runs already, or the
+    kernel does not take a limit. RuntimeFailed otherwise; its `program_missing` tells a fault of the user's program from one of the node.
     `status` is the exit status, negative for a signal, None when it did not end by itself.
     """
     how = ""
@@ -184,7 +191,7 @@ def failure(runtime: Runtime, container: str, verb: str, words: str, *, status: 
         return RuntimeFailed(text, verb=verb, program_missing=True)
     if verb != "create" and _ABSENT.search(words):
         return Absent(text)
-    if _NOT_RUNNING.search(words):
+    if _NOT_RUNNING.search(words) or (verb == "update" and _REFUSED_LIMIT.search(words)):
         return WrongState(text)
     return RuntimeFailed(text, verb=verb)
 

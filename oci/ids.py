@@ -19,13 +19,14 @@ def is_full(text: str) -> bool:
     return _FULL.match(text) is not None
 
 
-def resolve(wanted: str, known: Iterable[S], *, what: str) -> S:
+def resolve(wanted: str, known: Iterable[S], *, what: str, field: str) -> S:
     """The one id of `known` that `wanted` equals or begins.
 
-    Raises BadInput for an empty or ambiguous id, Absent when none matches; `what` names the kind in messages.
+    Raises BadInput for an empty or ambiguous id, Absent when none matches; `what` names the kind in messages,
+    `field` where the id stands in the request.
     """
     if not wanted:
-        raise BadInput(f"{what} id: empty")
+        raise BadInput(f"{field}: empty")
     if not _PREFIX.match(wanted):
         raise Absent(f"{what} {wanted[:80]!r} does not exist (not a hexadecimal id)")
     matches = [candidate for candidate in known if candidate.startswith(wanted)]
@@ -35,4 +36,4 @@ def resolve(wanted: str, known: Iterable[S], *, what: str) -> S:
         raise Absent(f"{what} {wanted} does not exist")
     if wanted in matches:
         return next(m for m in matches if m == wanted)
-    raise BadInput(f"{what} id: {wanted} is ambiguous, it begins {len(matches)} ids")
+    raise BadInput(f"{field}: {wanted} is ambiguous, it begins {len(matches)} ids")

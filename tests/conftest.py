@@ -78,6 +78,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="how often the soak tests connect, work and leave; 10000 takes some minutes",
     )
+    parser.addoption(
+        "--walk-stride",
+        type=int,
+        default=11,
+        metavar="N",
+        help="the walk over all fields of all requests tries every N-th value; 1 tries all, in many minutes",
+    )
 
 
 def _interrupt(number: int, frame: object) -> None:

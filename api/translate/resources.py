@@ -12,6 +12,8 @@ from oci.workload import HugepageLimit, Resources
 # kernel/sched: a period of 1 ms to 1 s and a quota of 1 ms at least; -1 is no quota.
 _PERIOD = range(1_000, 1_000_001)
 _MIN_QUOTA = 1_000
+# kernel/sched/sched.h MAX_BW
+_MAX_QUOTA = (1 << 44) - 1
 # kernel/sched/sched.h MAX_SHARES
 _MAX_SHARES = 1 << 18
 _CPU_LIST = re.compile(r"[0-9,\- ]*\Z")
@@ -25,6 +27,8 @@ def from_wire(message: cri_pb2.LinuxContainerResources, path: str) -> Resources:
         raise BadInput(f"{path}.cpu_period: {message.cpu_period} us is not within 1000 to 1000000")
     if message.cpu_quota not in (0, -1) and message.cpu_quota < _MIN_QUOTA:
         raise BadInput(f"{path}.cpu_quota: {message.cpu_quota} us is neither -1 nor at least {_MIN_QUOTA}")
+    if message.cpu_quota > _MAX_QUOTA:
+        raise BadInput(f"{path}.cpu_quota: {message.cpu_quota} us is more than the kernel's {_MAX_QUOTA}")
     if checks.not_negative(message.cpu_shares, f"{path}.cpu_shares") > _MAX_SHARES:
         raise BadInput(f"{path}.cpu_shares: {message.cpu_shares} is more than {_MAX_SHARES}")
     memory = checks.not_negative(message.memory_limit_in_bytes, f"{path}.memory_limit_in_bytes")

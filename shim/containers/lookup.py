@@ -17,7 +17,7 @@ def all_containers(store: Store, realm: str) -> list[ContainerRecord]:
 def get_container(store: Store, realm: str, id_: str) -> ContainerRecord:
     """The container of that id or unambiguous prefix. Raises Absent, or BadInput for an ambiguous prefix."""
     known = [c.id for c in all_containers(store, realm)]
-    return store.containers[ids.resolve(id_, known, what="container")]
+    return store.containers[ids.resolve(id_, known, what="container", field="container_id")]
 
 
 def find_container(store: Store, realm: str, id_: str) -> ContainerRecord | None:

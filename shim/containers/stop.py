@@ -57,7 +57,7 @@ def signal_number(name: str) -> int:
         if base == "RTMAX" and minus and offset.isdigit():
             number = signal.SIGRTMAX - int(offset)
         else:
-            number = next((s.value for s in signal.Signals if s.name == f"SIG{text}"), 0)
+            number = int(signal.Signals.__members__.get(f"SIG{text}", 0))  # those with two names too
     if not 0 < number <= signal.SIGRTMAX:
         raise BadInput(f"stop signal: {name!r} is not a signal of this system")
     return number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,14 @@ from shim.records import ContainerRecord, ContainerState
 from shim.threads import in_thread
 
 _FIELD = "linux"
+_NAMES = {
+    field.name: {
+        "memory_limit": "memory_limit_in_bytes",
+        "memory_swap_limit": "memory_swap_limit_in_bytes",
+    }.get(field.name, field.name)
+    for field in fields(Resources)
+}
+"""The members of a request's limits -> what the interface calls them."""
 
 
 async def update(node: Node, id_: ContainerId, change: Resources) -> None:
@@ -44,11 +52,11 @@ async def _update(node: Node, id_: ContainerId, change: Resources) -> None:
         undo: list[Callable[[], Awaitable[None]]] = []
         try:
             if record.state is ContainerState.RUNNING:
-                live, _ = resources(difference(record.limits, wanted), node.host, field=_FIELD)
+                changed = difference(record.limits, wanted)
+                live, _ = resources(changed, node.host, field=_FIELD)
                 if live:
                     await _check_memory(node, record, wanted)
-                    driver = node.handlers.driver(record.handler)
-                    undo.append(await driver.update(target(node.paths, record), live))
+                    undo.append(await _live(node, record, changed, live))
             path = node.paths.container(id_) / "config.json"
             before = await in_thread(_rewrite, path, whole)
             undo.append(lambda: in_thread(write_atomic, path, before))
@@ -57,6 +65,20 @@ async def _update(node: Node, id_: ContainerId, change: Resources) -> None:
             for step in reversed(undo):
                 await to_the_end(step())
             raise
+
+
+async def _live(
+    node: Node, record: ContainerRecord, changed: Resources, limits: Mapping[str, Any]
+) -> Callable[[], Awaitable[None]]:
+    """Change them in the kernel; the way back."""
+    driver = node.handlers.driver(record.handler)
+    try:
+        return await driver.update(target(node.paths, record), limits)
+    except WrongState as error:
+        asked = [name for member, name in _NAMES.items() if getattr(changed, member)]
+        raise WrongState(
+            f"{_FIELD} ({', '.join(asked)}): the kernel refuses, nothing is changed: {error.message}"
+        ) from error
 
 
 async def _check_memory(node: Node, record: ContainerRecord, wanted: Resources) -> None:

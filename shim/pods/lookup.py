@@ -20,7 +20,7 @@ def all_pods(store: Store, realm: str) -> list[PodRecord]:
 def get_pod(store: Store, realm: str, id_: str) -> PodRecord:
     """The pod of that id or unambiguous prefix. Raises Absent, or BadInput for an ambiguous prefix."""
     known = [pod.id for pod in all_pods(store, realm)]
-    return store.pods[ids.resolve(id_, known, what="pod sandbox")]
+    return store.pods[ids.resolve(id_, known, what="pod sandbox", field="pod_sandbox_id")]
 
 
 def find_pod(store: Store, realm: str, id_: str) -> PodRecord | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from oci import commandline
-from oci.errors import Internal, RuntimeFailed
+from oci.errors import Internal, WrongState
 from oci.workload import ContainerId
 from shim.cgroups import Hierarchies
 from shim.files import write_atomic
@@ -113,10 +113,9 @@ class Limits:
             try:
                 _write(path, text)
             except OSError as error:
-                raise RuntimeFailed(
+                raise WrongState(
                     f"handler {self._handler}: update of container {container}: writing {text!r} to {path}:"
-                    f" {error.strerror}",
-                    verb="update",
+                    f" {error.strerror}"
                 ) from error
 
     async def _put_back(self, container: ContainerId, before: Mapping[Path, str]) -> None:

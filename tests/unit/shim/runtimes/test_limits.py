@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from oci.commandline import Runtime
-from oci.errors import RuntimeFailed
+from oci.errors import RuntimeFailed, WrongState
 from oci.workload import ContainerId
 from shim.cgroups import Hierarchies
 from shim.runtimes.limits import Limits
@@ -109,7 +109,7 @@ def test_a_refusal_by_the_runtime_puts_every_file_back(tmp_path: Path, version: 
 def test_a_refusal_of_a_file_of_ours_puts_the_runtime_s_back_too(tmp_path: Path) -> None:
     files, hierarchies = version_2(tmp_path)
     verbs = Verbs(tmp_path, {files / "cpu.weight": "999\n"})
-    with pytest.raises(RuntimeFailed, match=r"writing 'x' to .*/memory\.absent: No such file or directory$"):
+    with pytest.raises(WrongState, match=r"writing 'x' to .*/memory\.absent: No such file or directory$"):
         run(verbs, hierarchies, {"unified": {"memory.absent": "x"}})
     assert (files / "cpu.weight").read_text() == "100\n"
 

@@ -1,0 +1,73 @@
+"""What every measure of a run needs: the sides that are up, where their pods belong, how much is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from api.client import Client
+from benchmarks import work
+from benchmarks.sides import Crispd, Side
+from benchmarks.work import Pod
+
+Samples = dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How much is measured. The defaults take some minutes; `SMOKE` seconds."""
+
+    cycles: int = 40
+    execs: int = 5  # in each cycle
+    bursts: int = 3
+    burst: int = 40  # pods, eight at a time
+    flat: int = 500
+    pulls: int = 5
+    listed: int = 200
+    loads: int = 4  # pulls with four starts each, while lists are asked for
+    watched: int = 40  # pods whose usage is read
+    readings: int = 20
+    node: int = 250  # pods that are polled
+    seconds: int = 60  # for which they are
+    ends: int = 100  # containers whose end is waited for
+
+
+SMOKE = Counts(
+    cycles=2, execs=1, bursts=1, burst=4, flat=6, pulls=1, listed=4, loads=1,
+    watched=2, readings=1, node=3, seconds=2, ends=3,
+)  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One run of the benchmarks."""
+
+    sides: Sequence[Side]
+    clients: dict[str, Client]
+    top: str
+    logs: Path
+    counts: Counts
+    say: Callable[[str], None]
+
+    @property
+    def crispd(self) -> Crispd:
+        return next(side for side in self.sides if isinstance(side, Crispd))
+
+    def turns(self, count: int) -> list[Sequence[Side]]:
+        """The sides for each round, another first each time."""
+        sides = list(self.sides)
+        return [sides[n % len(sides) :] + sides[: n % len(sides)] for n in range(count)]
+
+    def pods(self, count: int) -> list[Pod]:
+        return [work.pod(self.top, self.logs) for _ in range(count)]
+
+
+def eight(each: Callable[[Pod], object], pods: Sequence[Pod]) -> float:
+    """Seconds for all of them, eight at a time."""
+    began = perf_counter()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(each, pods))
+    return perf_counter() - began
