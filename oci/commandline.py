@@ -179,7 +179,8 @@ def failure(runtime: Runtime, container: str, verb: str, words: str, *, status: 
     """What a failed verb means, by the runtime's own words.
 
     Absent: the runtime knows no such container. WrongState: its process does not run, or runs already, or the
-    kernel does not take a limit. RuntimeFailed otherwise; its `program_missing` tells a fault of the user's program from one of the node.
+    kernel does not take a limit. RuntimeFailed otherwise; its `program_missing` tells a fault of the user's
+    program from one of the node.
     `status` is the exit status, negative for a signal, None when it did not end by itself.
     """
     how = ""
