@@ -21,6 +21,7 @@ from oci.cgroup import slice_path
 from oci.errors import CrispError
 from oci.facts import CgroupDriver
 from shim import cgroups
+from shim.cdi import Cdi
 from shim.collector import Collector
 from shim.containers.exits import Exits
 from shim.containers.stop import Stops
@@ -147,6 +148,7 @@ async def assemble(
         network=network,
         namespaces=namespaces,
         images=images,
+        cdi=Cdi(settings.containers.cdi_spec_dirs),
         now=time.time_ns,
         new_id=lambda: secrets.token_hex(32),
         no_user_namespaces=await _no_user_namespaces(table, paths),

@@ -272,6 +272,11 @@ class ContainerSettings(Table):
         description="The seccomp profile of a container whose request has none; Kubernetes expects"
         " `unconfined`.",
     )
+    cdi_spec_dirs: Paths = Field(
+        default=(Path("/etc/cdi"), Path("/var/run/cdi")),
+        description="Where CDI specifications (`*.json`, `*.yaml`) are read, at each request for a device."
+        " Of two that have a device of one name the one in the later directory counts. Empty: no CDI.",
+    )
     shm_size: Size = Field(default=Bytes(64 * 2**20), description="The size of a pod's /dev/shm.")
     init_binary: AbsolutePath | None = Field(
         default=None,

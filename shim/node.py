@@ -15,6 +15,7 @@ from oci.bundle.inputs import BundleDefaults, HandlerTraits
 from oci.cni import NetworkRequest, NetworkResult
 from oci.facts import HostFacts
 from oci.workload import ContainerId, ImageId, NamespaceOptions, PodId
+from shim.cdi import Cdi
 from shim.lifecycle.operations import Operations
 from shim.paths import Paths
 from shim.records import ImageRecord, PinnedNamespaces
@@ -121,6 +122,7 @@ class Node:
     network: Network
     namespaces: Namespaces
     images: Images
+    cdi: Cdi
     now: Callable[[], int]  # nanoseconds since the epoch
     new_id: Callable[[], str]  # 64 hex digits, never the same twice
     no_user_namespaces: str = ""  # why pods cannot have one of their own here; "" where they can

@@ -10,6 +10,7 @@ from typing import Any
 from oci.bundle.annotations import container_annotations
 from oci.bundle.capabilities import resolve
 from oci.bundle.devices import devices
+from oci.bundle.hooks import hooks
 from oci.bundle.inputs import Built, BundleInputs
 from oci.bundle.mounts import mounts, rootfs_propagation
 from oci.bundle.namespaces import check_identity, id_mappings, namespaces
@@ -65,7 +66,7 @@ def build(inputs: BundleInputs) -> Built:
     if (table := seccomp_filter(inputs, frozenset(given.bounding))) is not None:
         linux["seccomp"] = dict(table)
 
-    config = {
+    config: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
         "process": process_object,
         "root": {"path": inputs.rootfs, "readonly": asked.readonly_rootfs},
@@ -73,4 +74,6 @@ def build(inputs: BundleInputs) -> Built:
         "annotations": container_annotations(inputs),
         "linux": linux,
     }
+    if wanted_hooks := hooks(inputs.edits.hooks):
+        config["hooks"] = wanted_hooks
     return Built(config=config, notes=tuple(notes + process_notes + label_notes + limit_notes))

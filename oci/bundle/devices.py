@@ -45,6 +45,10 @@ def devices(inputs: BundleInputs) -> tuple[list[dict[str, Any]], list[dict[str, 
         nodes[path] = made
         if not privileged:
             rules.append(_rule(field, device))
+    for device in inputs.edit_devices:
+        nodes[device.node.path] = _node(device.node)
+        if not privileged and device.node.kind in ("b", "c"):
+            rules.append(_rule("CDI device", device))
     return list(nodes.values()), rules
 
 

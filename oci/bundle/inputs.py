@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from oci.cdi import Edits
 from oci.cgroup import CgroupPlace
 from oci.facts import DeviceNode, HostFacts, ResolvedUser, SourceFacts
 from oci.image import ImageConfig
@@ -138,6 +139,8 @@ class BundleInputs:
     volumes: tuple[tuple[str, str], ...] = ()  # (container path, host directory) of the image's VOLUMEs
     localhost_seccomp: Mapping[str, Any] | None = None  # the profile that a LOCALHOST choice names
     selinux_level: str = ""  # the pod's own MCS level, where SELinux is on
+    edits: Edits = Edits()  # of the CDI devices that the container asks for
+    edit_devices: tuple[ResolvedDevice, ...] = ()  # the device nodes of `edits`, looked up
     rootfs: str = "rootfs"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from oci.bundle.inputs import BundleInputs, HandlerTraits, PodFiles, ResolvedMount
 from oci.bundle.namespaces import mappings
 from oci.bundle.text import absolute_path
+from oci.cdi import MountEdit
 from oci.errors import BadInput, Unsupported
 from oci.facts import Peering
 from oci.workload import MountRequest, NamespaceMode, Propagation, UserNamespace
@@ -183,7 +184,22 @@ def mounts(inputs: BundleInputs) -> list[dict[str, Any]]:
         for path, source in inputs.volumes
     ]
     layers += [request_mount(n, mount, inputs.handler) for n, mount in enumerate(inputs.mounts)]
+    layers += [_device_mount(edit) for edit in inputs.edits.mounts]
     return ordered(layers)
+
+
+def _device_mount(edit: MountEdit) -> dict[str, Any]:
+    """A mount that comes with a CDI device; without a type it is a bind."""
+    path = destination("CDI mount, containerPath", edit.containerPath)
+    options = list(edit.options)
+    if edit.type in ("", "bind") and not {"bind", "rbind"} & set(options):
+        options.insert(0, "rbind")
+    return {
+        "destination": path,
+        "type": edit.type or "bind",
+        "source": edit.hostPath,
+        "options": options,
+    }
 
 
 def ordered(layers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from oci.bundle.inputs import DEFAULT_PATH, BundleDefaults, BundleInputs, Rlimit
@@ -37,8 +38,11 @@ def env(
     hostname: str,
     user: ResolvedUser,
     defaults: BundleDefaults,
+    device_env: Iterable[str] = (),
 ) -> tuple[list[str], list[str]]:
     """Environment strings and notes: HOSTNAME, the node's defaults, the image's, the request's, in order.
+
+    What CDI devices bring (`device_env`, NAME=VALUE) comes last.
 
     A later value replaces an earlier one in its place, so each name occurs once. PATH, HOME and (with a
     terminal) TERM are filled in where nobody set them, which leaves nothing for the runtime to look up.
@@ -52,6 +56,9 @@ def env(
     for n, (name, value) in enumerate(container.envs):
         if not name or "=" in name:
             raise BadInput(f"config.envs[{n}].key: {name[:80]!r} is empty or contains '='")
+        values[name] = value
+    for entry in device_env:
+        name, _, value = entry.partition("=")
         values[name] = value
     values.setdefault("PATH", DEFAULT_PATH)
     values.setdefault("HOME", user.home or "/")
@@ -83,6 +90,12 @@ def refuse_descriptors(field: str, path: str) -> str:
     if names_descriptor(path):
         raise BadInput(f"{field}: {path!r} leads through a process's descriptors, which could be the host's")
     return path
+
+
+def with_groups(user: ResolvedUser, more: Iterable[int]) -> ResolvedUser:
+    """The user with groups that devices bring; 0 is none of them, as CDI has it."""
+    added = [gid for gid in more if gid]
+    return replace(user, groups=tuple(sorted({*user.groups, *added}))) if added else user
 
 
 def user_object(user: ResolvedUser) -> dict[str, Any]:
@@ -138,7 +151,12 @@ def process(
     container = inputs.container
     hostname = pod_hostname(inputs)
     environment, notes = env(
-        container, inputs.image, hostname=hostname, user=inputs.user, defaults=inputs.defaults
+        container,
+        inputs.image,
+        hostname=hostname,
+        user=inputs.user,
+        defaults=inputs.defaults,
+        device_env=inputs.edits.env,
     )
     score, score_notes = oom_score_adj(container.resources.oom_score_adj, inputs.host)
     limits, limit_notes = rlimits(inputs.defaults.rlimits, inputs.host)

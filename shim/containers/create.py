@@ -10,8 +10,9 @@ from pathlib import Path
 
 from oci.bundle import build
 from oci.bundle.inputs import Built, BundleInputs, NamespacePaths
+from oci.cdi import asked_names
 from oci.cgroup import CgroupPlace
-from oci.errors import Absent, BadInput, Duplicate, Unsupported, WrongState
+from oci.errors import Absent, BadInput, Duplicate, WrongState
 from oci.workload import ContainerId, ContainerSpec, NamespaceMode, PodId, PodSpec
 from shim.containers import rootfs, volumes
 from shim.containers.looks import Looks, look
@@ -31,8 +32,6 @@ from shim.runtimes.driver import Driver
 from shim.threads import in_thread
 
 log = logging.getLogger(__name__)
-
-CDI_ANNOTATIONS = "cdi.k8s.io/"
 
 
 def name_key(pod_id: PodId, spec: ContainerSpec) -> tuple[str, ...]:
@@ -97,7 +96,7 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
         undo.push("container", lambda: release(node, record))
         provided = await imagevolumes.provide(node, pod, spec, image_mounts)
         root = await rootfs.provide(node, driver, pod, record)
-        seen = await look(spec, image, root.path, provided)
+        seen = await look(spec, image, root.path, provided, node.cdi)
         anonymous = await volumes.prepare(
             image.config.volumes,
             [mount.container_path for mount in spec.mounts],
@@ -160,6 +159,8 @@ def _build(
             volumes=anonymous,
             devices=seen.devices,
             localhost_seccomp=seen.localhost_seccomp,
+            edits=seen.edits,
+            edit_devices=seen.edit_devices,
             rootfs=root,
         )
     )
@@ -190,11 +191,7 @@ def _require_ready(node: Node, pod_id: PodId) -> None:
 def _check(spec: ContainerSpec, pod: PodSpec) -> None:
     if spec.security.privileged and not pod.security.privileged:
         raise BadInput("config.linux.security_context.privileged: the pod sandbox is not privileged")
-    # To start without the devices that were asked for would be found out much later, and elsewhere.
-    if spec.cdi_devices:
-        raise Unsupported(f"config.CDI_devices[0].name: {spec.cdi_devices[0]!r}: CDI is not served yet")
-    if asked := next((key for key in spec.annotations if key.startswith(CDI_ANNOTATIONS)), ""):
-        raise Unsupported(f"config.annotations[{asked!r}]: CDI is not served yet")
+    asked_names(spec.cdi_devices, spec.annotations)
     wanted, given = spec.security.namespaces.user, pod.security.namespaces.user
     if wanted != given:
         raise BadInput(

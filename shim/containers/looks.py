@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from oci.bundle.inputs import ResolvedDevice, ResolvedMount
-from oci.bundle.process import working_dir
+from oci.bundle.process import with_groups, working_dir
+from oci.cdi import Edits, asked_names
 from oci.facts import ResolvedUser
 from oci.workload import ContainerSpec, ProfileKind
+from shim.cdi import Cdi, resolve_nodes
 from shim.facts.rootfs import check_mount_targets, check_working_dir, resolve_user
 from shim.facts.sources import read_seccomp_profile, resolve_devices, resolve_mounts
 from shim.records import ImageRecord
@@ -26,25 +28,36 @@ class Looks:
     mounts: tuple[ResolvedMount, ...]
     devices: tuple[ResolvedDevice, ...]
     localhost_seccomp: Mapping[str, Any] | None
+    edits: Edits
+    edit_devices: tuple[ResolvedDevice, ...]
 
 
-async def look(spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str]) -> Looks:
-    """Look for one container whose root file system is mounted at `rootfs`. Raises BadInput.
+async def look(
+    spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str], cdi: Cdi
+) -> Looks:
+    """Look for one container whose root file system is mounted at `rootfs`. Raises BadInput, Unsupported.
 
     `provided` has the directories of mounts, by their place in the request, that show an image.
     """
-    return await in_thread(_look, spec, image, rootfs, provided)
+    return await in_thread(_look, spec, image, rootfs, provided, cdi)
 
 
-def _look(spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str]) -> Looks:
+def _look(
+    spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str], cdi: Cdi
+) -> Looks:
+    edits = cdi.edits(asked_names(spec.cdi_devices, spec.annotations))
     mounts = resolve_mounts(spec.mounts, provided)
-    check_mount_targets(rootfs, [mount.request.container_path for mount in mounts])
+    targets = [mount.request.container_path for mount in mounts]
+    check_mount_targets(rootfs, [*targets, *(mount.containerPath for mount in edits.mounts)])
+    user = with_groups(resolve_user(rootfs, spec.security.user, image.config.user), edits.groups)
     seccomp = spec.security.seccomp
     named = seccomp is not None and seccomp.kind is ProfileKind.LOCALHOST and not spec.security.privileged
     return Looks(
-        user=resolve_user(rootfs, spec.security.user, image.config.user),
+        user=user,
         working_dir=check_working_dir(rootfs, working_dir(spec, image.config)),
         mounts=mounts,
         devices=resolve_devices(spec.devices),
         localhost_seccomp=read_seccomp_profile(seccomp.ref) if named and seccomp is not None else None,
+        edits=edits,
+        edit_devices=resolve_nodes(edits, user),
     )

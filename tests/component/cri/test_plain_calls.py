@@ -136,24 +136,3 @@ def test_the_image_file_system_is_told_with_what_it_holds(client: Client) -> Non
         assert use.timestamp > 0
         assert use.used_bytes.value > 0
         assert use.inodes_used.value > 0
-
-
-@pytest.mark.parametrize(
-    ("wanted", "field"),
-    [
-        ({"cdi_devices": ("vendor.com/gpu=0",)}, "config.CDI_devices[0].name: 'vendor.com/gpu=0'"),
-        (
-            {"annotations": {"cdi.k8s.io/plugin": "vendor.com/gpu=0"}},
-            "config.annotations['cdi.k8s.io/plugin']",
-        ),
-    ],
-    ids=["by field", "by annotation"],
-)
-def test_devices_of_a_vendor_are_refused_rather_than_left_out(
-    client: Client, wanted: dict[str, Any], field: str
-) -> None:
-    pod = client.run_pod()
-    with pytest.raises(grpc.RpcError) as error:
-        client.create(pod, **wanted)
-    assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert error.value.details() == f"{field}: CDI is not served yet"
