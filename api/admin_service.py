@@ -27,7 +27,7 @@ from shim.doctor import Check
 from shim.images.progress import DONE, PullProgress
 from shim.paths import Paths
 from shim.records import ContainerRecord, ImageRecord, PodRecord
-from shim.runtimes.table import HandlerTable
+from shim.runtimes.table import Handler, HandlerTable
 from shim.state.codec import encode
 from shim.state.store import Change
 
@@ -44,8 +44,17 @@ class ImageVerbs(Protocol):
     async def import_archive(self, path: Path, /, *, names: Sequence[str] = ()) -> Sequence[ImageRecord]: ...
 
 
+class Handlers(Protocol):
+    """Today's handlers, and those that only running pods still have."""
+
+    @property
+    def table(self) -> HandlerTable: ...
+    def former(self) -> Sequence[Handler]: ...
+    def began_with(self, name: str, definition: str, /) -> Handler | None: ...
+
+
 class AdminService:
-    """`daemon` and `settings` answer from memory; `doctor` looks at the machine."""
+    """`daemon` and `settings` answer from memory; `doctor` looks at the machine or tries a handler."""
 
     def __init__(
         self,
@@ -53,10 +62,10 @@ class AdminService:
         records: Records,
         paths: Paths,
         images: ImageVerbs,
-        handlers: HandlerTable,
+        handlers: Handlers,
         daemon: Callable[[], DaemonInfo],
         settings: Callable[[], Sequence[Row]],
-        doctor: Callable[[], Awaitable[Sequence[Check]]],
+        doctor: Callable[[str], Awaitable[Sequence[Check]]],
     ) -> None:
         self._records = records
         self._paths = paths
@@ -138,15 +147,19 @@ class AdminService:
     # The node
 
     async def handlers(self, _request: admin_pb2.HandlersRequest) -> admin_pb2.HandlersResponse:
-        return admin.handlers(self._handlers)
+        began_with = [
+            self._handlers.began_with(pod.handler, pod.definition) for pod in self._records.pods.values()
+        ]
+        return admin.handlers(self._handlers.table, self._handlers.former(), began_with)
 
     async def effective_config(
         self, _request: admin_pb2.EffectiveConfigRequest
     ) -> admin_pb2.EffectiveConfigResponse:
         return admin_pb2.EffectiveConfigResponse(settings=[admin.setting(row) for row in self._settings()])
 
-    async def doctor(self, _request: admin_pb2.DoctorRequest) -> admin_pb2.DoctorResponse:
-        return admin_pb2.DoctorResponse(checks=[admin.check(found) for found in await self._doctor()])
+    async def doctor(self, request: admin_pb2.DoctorRequest) -> admin_pb2.DoctorResponse:
+        found = await self._doctor(request.handler)
+        return admin_pb2.DoctorResponse(checks=[admin.check(check) for check in found])
 
     def _pods(self, realm: str) -> list[PodRecord]:
         return [pod for pod in self._records.pods.values() if realm in ("", pod.realm)]

@@ -42,11 +42,14 @@ from shim.paths import Paths
 from shim.pods.verbs import Pods
 from shim.preparation import prepare, retire
 from shim.recovery import recover
+from shim.reload import Reloads
 from shim.runtimes.driver import ExitListener
 from shim.runtimes.handlers import Handlers
-from shim.runtimes.oci import OciDriver
-from shim.runtimes.probe import probe_handlers
-from shim.runtimes.table import Handler, HandlerTable
+from shim.runtimes.kinds import DriverContext, Kind, Machine, with_plugins
+from shim.runtimes.ocikind import OciKind
+from shim.runtimes.probe import PROBE_TIMEOUT, candidate_of, probe, probe_handlers
+from shim.runtimes.programs import search_path
+from shim.runtimes.table import HandlerTable
 from shim.state.store import Store
 
 log = logging.getLogger(__name__)
@@ -59,10 +62,10 @@ UNDO_GRACE = 5.0
 class Assembly:
     """The parts of one daemon, ready to recover and serve."""
 
-    loaded: LoadedSettings
     lock: Lock
     node: Node
     handlers: Handlers
+    reloads: Reloads
     network: Network
     namespaces: Namespaces
     images: ImageStore
@@ -78,10 +81,12 @@ class Assembly:
             log.warning("state store", extra={"finding": finding})
         log.info("recovered", extra={"pods": len(self.node.store.pods), "actions": len(actions)})
         self.janitor.start()
+        self.reloads.start()
 
     async def close(self) -> None:
         """Finish or undo what runs, stop watching, write what is queued. Containers stay."""
         settings = self.node.settings
+        await self.reloads.close()
         await self.janitor.close()
         await self.node.operations.close(grace=float(settings.shutdown_timeout))
         await self.exits.close()
@@ -107,10 +112,13 @@ class Assembly:
 async def assemble(
     loaded: LoadedSettings,
     *,
+    load: Callable[[], LoadedSettings] | None = None,
     on_commit: Callable[[int], None] | None = None,
     around: Callable[[Node], Node] = lambda node: node,
 ) -> Assembly:
     """Make every part from the settings. Raises Busy when another daemon holds the state directory.
+
+    `load` reads the settings again, for handlers that change while the daemon runs; without it they stay.
 
     For fault tests: `on_commit` is called after each commit of the state store, in its thread; `around` may
     put other collaborators into the place of those that the life cycle is given.
@@ -120,7 +128,9 @@ async def assemble(
     lock = await asyncio.to_thread(prepare, paths)
     try:
         host = await asyncio.to_thread(host_facts.gather, driver=_cgroup_driver(settings))
-        table = await probe_handlers(loaded, kernel=host.kernel)
+        kinds = await asyncio.to_thread(with_plugins, _kinds())
+        machine = Machine(kernel=host.kernel, path=search_path(os.environ), limit=PROBE_TIMEOUT)
+        table = await probe_handlers(loaded, kinds=kinds, machine=machine)
         store = await Store.open(paths.state_dir, on_commit=on_commit)
     except BaseException:
         lock.release()
@@ -131,11 +141,12 @@ async def assemble(
     await network.start()
     images = ImageStore(paths.images, records=store, settings=_store_settings(settings))
     late = _LateListener()
-    drivers = {
-        name: _driver(handler, settings, paths, late, systemd=host.cgroup.driver is CgroupDriver.SYSTEMD)
-        for name, handler in table.handlers.items()
-    }
-    handlers = Handlers(table, drivers)
+    context = _context(settings, paths, late, systemd=host.cgroup.driver is CgroupDriver.SYSTEMD)
+    handlers = Handlers(
+        table,
+        make=lambda handler: kinds[handler.kind].driver(handler, context),
+        probe=lambda name, definition: probe(candidate_of(name, definition), kinds, machine),
+    )
     node = Node(
         settings=settings,
         paths=paths,
@@ -158,10 +169,10 @@ async def assemble(
     late.listener = exits.listener
     collector = Collector(node)
     return Assembly(
-        loaded=loaded,
         lock=lock,
         node=node,
         handlers=handlers,
+        reloads=Reloads(node, handlers, loaded, load=load or (lambda: loaded), kinds=kinds, machine=machine),
         network=network,
         namespaces=namespaces,
         images=images,
@@ -187,11 +198,13 @@ class _LateListener:
         self.listener(*event)  # type: ignore[arg-type]
 
 
-def _driver(
-    handler: Handler, settings: Settings, paths: Paths, exits: ExitListener, *, systemd: bool
-) -> OciDriver:
-    return OciDriver(
-        handler,
+def _kinds() -> dict[str, Kind]:
+    """Crisp's own kinds of handlers."""
+    return {"oci": OciKind()}
+
+
+def _context(settings: Settings, paths: Paths, exits: ExitListener, *, systemd: bool) -> DriverContext:
+    return DriverContext(
         run_dir=paths.run_dir,
         exits=exits,
         hierarchies=cgroups.find_hierarchies(),

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon until a signal; returns the exit status: 0, 1 (cannot run), 2 (configuration)."""
     options = _parser().parse_args(arguments)
     try:
-        loaded = load(options.config or MAIN_FILE, required=options.config is not None)
+        loaded = load(options.config or MAIN_FILE, required=options.config is not None, spare_handlers=True)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the log is not set up yet
         return 2
@@ -60,16 +60,19 @@ async def run(loaded: LoadedSettings, *, on_commit: Callable[[int], None] | None
     sys.setswitchinterval(_SWITCH_INTERVAL)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # Until there is something to reload it means nothing; by default it would end the daemon.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     notifier = Notifier()
     settings = loaded.settings
     paths = [*settings.listen, settings.run_socket, settings.admin_socket]
     await asyncio.to_thread(_claim, paths)
-    assembly = await assemble(loaded, on_commit=on_commit)
+    assembly = await assemble(loaded, load=_again(loaded), on_commit=on_commit)
     try:
         server = Server(assembly, started_at=started)
         await server.start()
         try:
             await assembly.recover()
+            loop.add_signal_handler(signal.SIGHUP, assembly.reloads.soon)
             # What was loaded so far lives as long as the daemon: the collector need not walk it again.
             gc.collect()
             gc.freeze()
@@ -85,6 +88,14 @@ async def run(loaded: LoadedSettings, *, on_commit: Callable[[int], None] | None
             await notifier.close()
     finally:
         await assembly.close()
+
+
+def _again(loaded: LoadedSettings) -> Callable[[], LoadedSettings] | None:
+    """Reads the same files once more; None for settings that came from no file."""
+    if not loaded.looked_for:
+        return None
+    main = loaded.looked_for[0]
+    return lambda: load(main, required=main in loaded.files, spare_handlers=True)
 
 
 def _claim(paths: Sequence[Path]) -> None:

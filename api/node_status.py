@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,7 +27,9 @@ def crisp_version() -> str:
 class NodeReport:
     """See `api.ports.Node`."""
 
-    def __init__(self, node: Node, table: HandlerTable, loaded: LoadedSettings) -> None:
+    def __init__(
+        self, node: Node, table: Callable[[], HandlerTable], loaded: Callable[[], LoadedSettings]
+    ) -> None:
         self._node = node
         self._table = table
         self._loaded = loaded
@@ -43,7 +45,7 @@ class NodeReport:
 
     async def status(self) -> NodeStatus:
         """The two conditions that kubelet acts on, and the usable handlers."""
-        table = self._table
+        table = self._table()
         usable = bool(table.default and table.default in table.handlers)
         ready, reason, message = self._node.network.condition()
         return NodeStatus(
@@ -61,6 +63,13 @@ class NodeReport:
                     status=ready,
                     reason="" if ready else reason or "NetworkPluginNotReady",
                     message="" if ready else message,
+                ),
+                # Our own, for people: kubelet looks at the two above, and the node serves its other handlers.
+                Condition(
+                    type="HandlersUsable",
+                    status=not table.invalid,
+                    reason="BrokenHandlers" if table.invalid else "",
+                    message="; ".join(f"{b.name}: {b.reason}" for b in table.invalid.values()),
                 ),
             ),
             handlers=tuple(
@@ -80,13 +89,13 @@ class NodeReport:
 
     async def describe(self) -> Mapping[str, Any]:
         """The verbose Status: `config` has what critest looks for, the rest is for people."""
-        node, table = self._node, self._table
+        node, table = self._node, self._table()
         settings = node.settings
         return {
             "config": {
                 "stateDir": str(settings.run_dir),
                 "rootDir": str(settings.state_dir),
-                "files": [str(file) for file in self._loaded.files],
+                "files": [str(file) for file in self._loaded().files],
             },
             "handlers": {
                 "default": table.default,

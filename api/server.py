@@ -25,8 +25,9 @@ from api.unbuilt import UNBUILT
 from config.effective import explain
 from oci.errors import Internal
 from oci.metrics import described
-from shim.doctor import examine
+from shim.doctor import Check, examine
 from shim.metrics import available
+from shim.trial import try_handler
 
 KUBELET_REALM = "kubelet"
 RUN_REALM = "run"
@@ -99,7 +100,7 @@ class Server:
     def _cri(self, realm: str) -> grpc.aio.Server:
         parts = self._assembly
         server = grpc.aio.server(options=_OPTIONS)
-        report = NodeReport(parts.node, parts.handlers.table, parts.loaded)
+        report = NodeReport(parts.node, lambda: parts.handlers.table, lambda: parts.reloads.loaded)
         services = cri_pb2.DESCRIPTOR.services_by_name
         runtime = RuntimeService(
             realm=realm,
@@ -111,7 +112,7 @@ class Server:
             streams=self._streams,
             families=described(available(parts.node.host)),
         )
-        image = ImageService(images=parts.images, check_handler=parts.handlers.table.resolve)
+        image = ImageService(images=parts.images, check_handler=parts.handlers.driver)
         for name, service in (("RuntimeService", runtime), ("ImageService", image)):
             bind(server, services[name], service, door=self._door(), unbuilt=UNBUILT)
         return server
@@ -122,11 +123,17 @@ class Server:
             records=parts.node.store,
             paths=parts.node.paths,
             images=parts.images,
-            handlers=parts.handlers.table,
+            handlers=parts.handlers,
             daemon=self._info,
-            settings=lambda: explain(parts.loaded),
-            doctor=lambda: examine(parts.node, parts.handlers.table),
+            settings=lambda: explain(parts.reloads.loaded),
+            doctor=self._doctor,
         )
+
+    async def _doctor(self, handler: str) -> Sequence[Check]:
+        parts = self._assembly
+        if handler:
+            return await try_handler(parts.node, parts.pods, handler, realm=RUN_REALM)
+        return await examine(parts.node, parts.handlers.table)
 
     def _info(self) -> DaemonInfo:
         settings = self._assembly.node.settings

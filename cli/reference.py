@@ -83,7 +83,8 @@ _SHAPES = {
     " `pods`, `pods_ready`, `containers`, `containers_running`), `images` (how many).",
     "doctor": "a list of checks: `area`, `name`, `verdict` (`ok`, `warning`, `problem`), `found`, `advice`.",
     "handlers": "`default_origin` and `handlers`: `name`, `kind`, `binary`, `version`, `default`, `problem`,"
-    " `origin`, `features`.",
+    " `origin`, `features`, `pods` (that were started with it), `notes`, `root`, `former` (no longer"
+    " configured so, and kept for its pods).",
     "events": "one object a line: `sequence`, `time`, `kind` (`pod`, `container`, `image`), `realm`, `id`,"
     " `name`, `state` (the one entered; `removed` at the end).",
     "config show": "a list of settings: `key`, `value` (in TOML's notation, or `unset`), `origin`.",

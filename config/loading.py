@@ -1,8 +1,7 @@
 """From files to settings: the main file, then the drop-ins in name order, each key remembering its origin.
 
 Owns reading and merging. Tables are merged key by key; any other value, arrays too, is replaced by the
-later file's. All mistakes of all files are reported together. Nothing is read twice: who changes a file
-restarts the daemon.
+later file's. All mistakes of all files are reported together.
 """
 
 from __future__ import annotations
@@ -55,6 +54,7 @@ class LoadedSettings:
     origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
     files: tuple[Path, ...] = ()  # that were read, in the order of reading
     looked_for: tuple[Path, ...] = ()  # the main file and the drop-in directory
+    broken_handlers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by name: what is wrong
 
     def origin(self, *path: str) -> Origin | None:
         """Of a key or table; None for a default."""
@@ -79,10 +79,18 @@ class _Document:
         )
 
 
-def load(main: Path = MAIN_FILE, *, drop_ins: Path | None = None, required: bool = False) -> LoadedSettings:
+def load(
+    main: Path = MAIN_FILE,
+    *,
+    drop_ins: Path | None = None,
+    required: bool = False,
+    spare_handlers: bool = False,
+) -> LoadedSettings:
     """Read the main file and `conf.d/*.toml` beside it (or `drop_ins`). Blocking.
 
-    A missing main file is an empty one unless `required`. Raises ConfigError.
+    A missing main file is an empty one unless `required`. With `spare_handlers`, mistakes in a handler's
+    table disable only that handler: it is left out and told in `broken_handlers`. Raises ConfigError for any
+    other.
     """
     directory = main.parent / DROP_IN_DIRECTORY if drop_ins is None else drop_ins
     problems: list[Problem] = []
@@ -91,7 +99,7 @@ def load(main: Path = MAIN_FILE, *, drop_ins: Path | None = None, required: bool
         document = _read(file, problems, may_be_absent=file == main and not required)
         if document is not None:
             documents.append(document)
-    return _merge(documents, problems, looked_for=(main, directory))
+    return _merge(documents, problems, looked_for=(main, directory), spare_handlers=spare_handlers)
 
 
 def check(file: Path) -> tuple[Problem, ...]:
@@ -170,7 +178,11 @@ def _syntax_error(message: str, text: str) -> tuple[str, int]:
 
 
 def _merge(
-    documents: list[_Document], problems: list[Problem], *, looked_for: tuple[Path, ...]
+    documents: list[_Document],
+    problems: list[Problem],
+    *,
+    looked_for: tuple[Path, ...],
+    spare_handlers: bool = False,
 ) -> LoadedSettings:
     merged: dict[str, Any] = {}
     origins: dict[KeyPath, Origin] = {}
@@ -184,7 +196,15 @@ def _merge(
             # a key that is not written itself breaks the rule by what stands around it
             around = (path[:end] for end in range(len(path), 0, -1) if path[:end] in origins)
             origin = origins.get(next(around, ()), Origin(file=looked_for[0], line=0))
-            problems.append(Problem(file=origin.file, line=origin.line, key=dotted(path), message=message))
+            problems.append(_problem(origin.file, origin.line, path, message))
+    broken: dict[str, tuple[str, ...]] = {}
+    if spare_handlers and problems and all(problem.handler for problem in problems):
+        for problem in problems:
+            if str(problem) not in broken.get(problem.handler, ()):  # each file is judged alone and with all
+                broken[problem.handler] = (*broken.get(problem.handler, ()), str(problem))
+        problems = []
+        sound = {name: table for name, table in merged["handlers"].items() if name not in broken}
+        settings = Settings.model_validate({**merged, "handlers": sound})
     if problems or settings is None:
         order = {
             file: place for place, file in enumerate(dict.fromkeys(problem.file for problem in problems))
@@ -195,7 +215,13 @@ def _merge(
         origins=origins,
         files=tuple(document.file for document in documents),
         looked_for=looked_for,
+        broken_handlers=broken,
     )
+
+
+def _problem(file: Path, line: int, path: KeyPath, message: str) -> Problem:
+    handler = str(path[1]) if path[:1] == ("handlers",) and len(path) > 1 else ""
+    return Problem(file=file, line=line, key=dotted(path), message=message, handler=handler)
 
 
 def _problems_of(document: _Document) -> Iterator[Problem]:
@@ -204,7 +230,7 @@ def _problems_of(document: _Document) -> Iterator[Problem]:
         Settings.model_validate(document.content)
     except ValidationError as error:
         for path, message in translate(error, between_keys=False):
-            yield Problem(file=document.file, line=document.line(path), key=dotted(path), message=message)
+            yield _problem(document.file, document.line(path), path, message)
 
 
 def _merge_table(

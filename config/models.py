@@ -22,6 +22,7 @@ from config.values import (
     CgroupPrefix,
     Duration,
     EnvironmentTexts,
+    HandlerKind,
     HandlerName,
     InterfaceName,
     IpAddress,
@@ -64,10 +65,14 @@ class HandlerSettings(Table):
     """A runtime that a RuntimeClass can name as its handler.
 
     `runc` and `crun` need no table when they are on PATH; a table of that name changes how they are run.
+    A mistake in a table here disables that handler alone. A changed file, or SIGHUP, adds, changes and
+    removes handlers while the daemon runs; pods keep the handler that they were started with.
     """
 
-    kind: Literal["oci"] = Field(
-        default="oci", description="How it is driven: `oci` is an OCI command line under conmon."
+    kind: HandlerKind = Field(
+        default="oci",
+        description="How it is driven: `oci` is an OCI command line under conmon; installed packages may add"
+        " other kinds (docs/handlers/plugins.md).",
     )
     binary: AbsolutePath | None = Field(
         default=None, description="The runtime's program. Unset: the handler's name is looked up on PATH."
@@ -94,6 +99,9 @@ class HandlerSettings(Table):
         default=False,
         description="Privileged containers get only the devices that they ask for, not all of the host's.",
     )
+    plugin: dict[str, Any] = Field(
+        default={}, description="Settings of a kind that a package added; that package says which there are."
+    )
 
     @field_validator("kind", mode="before")
     @classmethod
@@ -110,6 +118,25 @@ class HandlerSettings(Table):
             if option.split("=", 1)[0] in owned:
                 raise ValueError(f"{option!r} is given by the daemon itself and cannot be set here")
         return value
+
+
+class HandlerPolicySettings(Table):
+    """Which handler a pod gets whose RuntimeClass names none, before `default_handler`.
+
+    For nodes whose default is a sandbox or a virtual machine. A pod's status and the log say what was decided
+    and why.
+    """
+
+    host: HandlerName | None = Field(
+        default=None,
+        description="Of pods that are privileged, use a namespace of the host, or carry the annotation"
+        ' `runtime.frakti.alpha.kubernetes.io/OSContainer: "true"`. Unset: the default one.',
+    )
+    untrusted: HandlerName | None = Field(
+        default=None,
+        description='Of pods with the annotation `io.kubernetes.cri.untrusted-workload: "true"`, which then'
+        " cannot have the host. Unset: the annotation means nothing.",
+    )
 
 
 class CgroupSettings(Table):
@@ -353,6 +380,7 @@ class Settings(Table):
     handlers: dict[HandlerName, HandlerSettings] = Field(
         default={}, description="Runtimes by the name that a RuntimeClass calls them."
     )
+    handler_policy: HandlerPolicySettings = Field(default_factory=HandlerPolicySettings)
     cgroup: CgroupSettings = Field(default_factory=CgroupSettings)
     network: NetworkSettings = Field(default_factory=NetworkSettings)
     images: ImageSettings = Field(default_factory=ImageSettings)

@@ -24,12 +24,14 @@ _DERIVED_DEFAULT = "default_factory_not_called"  # follows from another error, s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One mistake. `line` is 0 where the file as a whole is meant, `key` "" where no key is."""
+    """One mistake. `line` is 0 where the file as a whole is meant, `key` "" where no key is; `handler` is
+    the name of the handler in whose table it is, "" elsewhere."""
 
     file: Path
     line: int = 0
     key: str = ""
     message: str
+    handler: str = ""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else str(self.file)

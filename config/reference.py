@@ -37,16 +37,16 @@ an array too, is replaced by that of a later file. Hidden files are passed over.
 - A number without a unit is refused where a duration or a size belongs, for it may mean anything.
 - Paths are absolute. Shell patterns know `*`, `?` and `[...]`.
 
-A mistake stops the daemon's start, and all mistakes of all files are told at once, each with its file,
-line and key and, for an unknown key, the nearest known one:
+A mistake stops the daemon's start (in a handler's table it disables that handler alone), and all mistakes of
+all files are told at once, each with its file, line and key and, for an unknown key, the nearest known one:
 
 ```
 /etc/crisp/config.toml:7: log.levl: unknown key; did you mean 'level'?
 ```
 
 `crisp config check FILE` judges a file without a daemon; `crisp config show --origin` prints every value
-that is in force and the file and line that it came from. A change takes effect at the daemon's next start;
-containers run on meanwhile.
+that is in force and the file and line that it came from. A change of `[handlers]`, `[handler_policy]` or
+`default_handler` takes effect at once, any other at the daemon's next start; containers run on meanwhile.
 """
 
 _EXAMPLE = """\
@@ -67,6 +67,8 @@ _EXAMPLE_VALUES = {
     "cache_dir": '"/var/lib/crisp/cni"',
     "init_binary": '"/usr/bin/catatonit"',
     "default_handler": '"runc"',
+    "host": '"runc"',
+    "untrusted": '"kata"',
 }
 
 

@@ -123,6 +123,12 @@ def _handler_name(value: str) -> str:
     return value
 
 
+def _handler_kind(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", value):
+        raise ValueError(f"{value!r} cannot name a kind of handlers: lower case letters, digits, '-'")
+    return value
+
+
 def _capability(value: str) -> str:
     if not re.fullmatch(r"CAP_[A-Z_]+", value):
         raise ValueError(
@@ -180,6 +186,7 @@ InterfaceName = Annotated[str, AfterValidator(_interface_name)]
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
 CgroupPlaceText = Annotated[str, AfterValidator(_cgroup_place)]
 CgroupPrefix = Annotated[str, AfterValidator(_cgroup_prefix)]
+HandlerKind = Annotated[str, AfterValidator(_handler_kind)]
 HandlerName = Annotated[str, AfterValidator(_handler_name)]
 Capability = Annotated[str, AfterValidator(_capability)]
 CapabilityNames = Annotated[tuple[Capability, ...], BeforeValidator(_array)]

@@ -14,29 +14,46 @@ from config.models import Settings
 from oci.bundle.inputs import BundleDefaults, HandlerTraits
 from oci.cni import NetworkRequest, NetworkResult
 from oci.facts import HostFacts
-from oci.workload import ContainerId, ImageId, NamespaceOptions, PodId
+from oci.policy import Choice
+from oci.workload import ContainerId, ImageId, NamespaceOptions, PodId, PodSpec
 from shim.cdi import Cdi
 from shim.lifecycle.operations import Operations
 from shim.paths import Paths
-from shim.records import ImageRecord, PinnedNamespaces
+from shim.records import ContainerRecord, ImageRecord, PinnedNamespaces, PodRecord
 from shim.rootfs import Owners, Rootfs
 from shim.runtimes.driver import Driver
 from shim.state.store import Store
 
 
 class Handlers(Protocol):
-    """Which runtime a handler name means."""
+    """Which runtime a handler name means (`shim/runtimes/handlers.py`)."""
 
     def driver(self, name: str) -> Driver:
-        """The driver of a handler ("" is the default one). Raises BadInput for an unknown or broken one."""
+        """Of new pods, "" for the default. Raises BadInput for an unknown, Unsupported for a broken one."""
+        ...
+
+    def choose(self, spec: PodSpec) -> Choice:
+        """The handler that a new pod gets, and why. Raises BadInput."""
+        ...
+
+    def definition(self, name: str) -> str:
+        """What the record of a new pod keeps of its handler."""
+        ...
+
+    def started(self, name: str, definition: str) -> Driver:
+        """Of a pod that began with this definition."""
         ...
 
     def drivers(self) -> Iterable[Driver]:
         """Every driver that there is."""
         ...
 
-    def traits(self, name: str) -> HandlerTraits:
-        """What that handler can do and what its table entry allows."""
+    def traits(self, name: str, definition: str = "") -> HandlerTraits:
+        """What a pod's handler can do and what its table entry allows."""
+        ...
+
+    async def revive(self, wanted: Iterable[tuple[str, str]]) -> None:
+        """Make drivers for the names and definitions of records, where today's table has others."""
         ...
 
 
@@ -126,3 +143,12 @@ class Node:
     now: Callable[[], int]  # nanoseconds since the epoch
     new_id: Callable[[], str]  # 64 hex digits, never the same twice
     no_user_namespaces: str = ""  # why pods cannot have one of their own here; "" where they can
+
+    def driver_of(self, record: PodRecord | ContainerRecord) -> Driver:
+        """The driver that a pod, or a container's pod, was started with, whatever the table says by now."""
+        pod = record if isinstance(record, PodRecord) else self.store.pods.get(record.pod_id)
+        return self.handlers.started(record.handler, "" if pod is None else pod.definition)
+
+    def traits_of(self, pod: PodRecord) -> HandlerTraits:
+        """What the handler that a pod was started with can do."""
+        return self.handlers.traits(pod.handler, pod.definition)

@@ -68,6 +68,8 @@ class PodRecord:
     overhead: Resources | None = None  # as UpdatePodSandboxResources told last; None is the request's
     resources: Resources | None = None
     fault: str = ""  # what could not be undone, in words; the clean-up is still owed
+    definition: str = ""  # of the handler, when the pod was started; "" in records older than this member
+    handler_reason: str = ""  # why it got this handler, in words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,7 @@ async def recover(node: Node) -> list[Action]:
     store = node.store
     await node.images.recover(list(store.containers), list(store.pods))
     pods, containers = list(store.pods.values()), list(store.containers.values())
+    await node.handlers.revive((pod.handler, pod.definition) for pod in pods)
     observed = await _observe(node, containers)
     mounted = {c.id: (node.paths.container(c.id) / "rootfs").is_mount() for c in containers}
     views = {p.id: await _view(node, p) for p in pods if p.state is PodState.READY}
@@ -144,7 +145,7 @@ async def _observe(node: Node, containers: Sequence[ContainerRecord]) -> dict[Co
 
 async def _adopt(node: Node, record: ContainerRecord) -> Observed:
     try:
-        return await node.handlers.driver(record.handler).adopt(target(node.paths, record))
+        return await node.driver_of(record).adopt(target(node.paths, record))
     except CrispError as error:
         log.error("container cannot be observed", extra={"container": record.id, "error": str(error)})
         return Observed(status=Status.UNKNOWN, process=record.process)
@@ -154,7 +155,7 @@ async def _view(node: Node, record: PodRecord) -> PodView:
     intact = record.boot_id == node.boot_id and node.namespaces.intact(record.namespaces)
     alive = True
     if record.init is not None:
-        seen = await node.handlers.driver(record.handler).adopt(init.target(node, record))
+        seen = await node.driver_of(record).adopt(init.target(node, record))
         alive = seen.status is Status.RUNNING
     return PodView(intact=intact, init_alive=alive)
 
@@ -173,7 +174,7 @@ async def _act(node: Node, action: Action) -> None:
 
 
 async def _act_on_container(node: Node, record: ContainerRecord, action: Action) -> None:
-    driver = node.handlers.driver(record.handler)
+    driver = node.driver_of(record)
     seen = action.observed
     match action.step:
         case Step.REMOVE:

@@ -835,9 +835,13 @@ class Handler(_message.Message):
     PROBLEM_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    FORMER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kind: _builtins.str
-    """"oci"."""
+    """"oci", or what an installed package added."""
     binary: _builtins.str
     version: _builtins.str
     is_default: _builtins.bool
@@ -845,9 +849,19 @@ class Handler(_message.Message):
     """Why it cannot be used; empty for a usable one."""
     origin: _builtins.str
     """The file and line that defines it; "found on PATH" without configuration."""
+    pods: _builtins.int
+    """Pods of every realm that were started with it as it is here."""
+    root: _builtins.str
+    """Where the runtime keeps its state."""
+    former: _builtins.bool
+    """No longer configured so: only pods that were started with it still have it."""
     @_builtins.property
     def features(self) -> _containers.ScalarMap[_builtins.str, _builtins.bool]:
         """What the probe found it able to do, by name: recursive_read_only_mounts, user_namespaces, ..."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is special about this runtime and version, in words."""
 
     def __init__(
         self,
@@ -860,10 +874,14 @@ class Handler(_message.Message):
         problem: _builtins.str = ...,
         origin: _builtins.str = ...,
         features: _abc.Mapping[_builtins.str, _builtins.bool] | None = ...,
+        pods: _builtins.int = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        root: _builtins.str = ...,
+        former: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "features", b"features", "is_default", b"is_default", "kind", b"kind", "name", b"name", "origin", b"origin", "problem", b"problem", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "features", b"features", "former", b"former", "is_default", b"is_default", "kind", b"kind", "name", b"name", "notes", b"notes", "origin", b"origin", "pods", b"pods", "problem", b"problem", "root", b"root", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -936,12 +954,17 @@ Global___Setting: _TypeAlias = Setting  # noqa: Y015
 class DoctorRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    HANDLER_FIELD_NUMBER: _builtins.int
+    handler: _builtins.str
+    """Instead of looking around, run a pod of this handler and remove it again; one check a verb."""
     def __init__(
         self,
+        *,
+        handler: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

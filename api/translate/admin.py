@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from api.ports import DaemonInfo
 from api.proto import admin_pb2
@@ -10,7 +11,7 @@ from config.effective import Row
 from shim.doctor import Check, Verdict
 from shim.images.progress import PullProgress
 from shim.records import ContainerRecord, ContainerState, ImageRecord, PodRecord, PodState
-from shim.runtimes.table import HandlerTable
+from shim.runtimes.table import Handler, HandlerTable
 from shim.state.store import Change
 
 REMOVED = "removed"
@@ -125,22 +126,31 @@ def imported(record: ImageRecord) -> admin_pb2.ImportedImage:
     return admin_pb2.ImportedImage(id=record.id, names=record.tags or record.digests)
 
 
-def handlers(table: HandlerTable) -> admin_pb2.HandlersResponse:
-    usable = [
-        admin_pb2.Handler(
+def handlers(
+    table: HandlerTable, former: Sequence[Handler], began_with: Sequence[Handler | None]
+) -> admin_pb2.HandlersResponse:
+    """`former` are those that only running pods still have; `began_with` has one for each pod."""
+
+    def usable_handler(entry: Handler, *, is_former: bool) -> admin_pb2.Handler:
+        return admin_pb2.Handler(
             name=entry.name,
             kind=entry.kind,
             binary=str(entry.binary),
             version=entry.version.version,
-            is_default=entry.name == table.default,
+            is_default=entry.name == table.default and not is_former,
             origin=entry.source,
             features={
                 member.name: bool(getattr(entry.features, member.name))
                 for member in dataclasses.fields(entry.features)
             },
+            pods=began_with.count(entry),
+            notes=entry.quirks.notes,
+            root=str(entry.root),
+            former=is_former,
         )
-        for entry in table.handlers.values()
-    ]
+
+    usable = [usable_handler(entry, is_former=False) for entry in table.handlers.values()]
+    usable += [usable_handler(entry, is_former=True) for entry in former]
     broken = [
         admin_pb2.Handler(
             name=entry.name,

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cli import exits
+from cli import completion, exits
 from cli.arguments import Output, session
 from cli.form import Form, note, say_json, say_table
 from cli.session import Session
 from oci.errors import Busy
 
 _LOOK_TIMEOUT = 60.0  # seconds: the daemon starts programs to look at them
+_TRIAL_TIMEOUT = 600.0  # seconds: each verb of a runtime that hangs is given up by the daemon after its limit
 
 
 def register(app: typer.Typer) -> None:
@@ -23,14 +24,27 @@ def register(app: typer.Typer) -> None:
 def doctor(
     context: typer.Context,
     everything: Annotated[bool, typer.Option("--all", "-a", help="What is well, too.")] = False,
+    handler: Annotated[
+        str,
+        typer.Option(
+            "--handler",
+            metavar="NAME",
+            help="Run a pod of this handler instead, verb by verb, and remove it again.",
+            autocompletion=completion.handlers,
+        ),
+    ] = "",
     output: Output = Form.TABLE,
 ) -> None:
-    """Check kernel, cgroups, capabilities, binaries, network and state. Ends with 1 if pods cannot run."""
+    """Check kernel, cgroups, capabilities, binaries, network and state; with --handler, one runtime by a pod.
+
+    Ends with 1 if pods cannot run.
+    """
     from api.proto import admin_pb2
 
     here = session(context)
     try:
-        found = here.admin.Doctor(admin_pb2.DoctorRequest(), timeout=_LOOK_TIMEOUT).checks
+        limit = _TRIAL_TIMEOUT if handler else _LOOK_TIMEOUT
+        found = here.admin.Doctor(admin_pb2.DoctorRequest(handler=handler), timeout=limit).checks
     except Busy:
         _without_daemon(here)
         raise
@@ -49,7 +63,7 @@ def doctor(
             ]
         )
     else:
-        shown = [one for one in found if everything or one.verdict != admin_pb2.OK]
+        shown = [one for one in found if everything or handler or one.verdict != admin_pb2.OK]
         if shown:
             say_table(
                 ("VERDICT", "AREA", "CHECK", "FOUND", "WHAT TO DO"),
@@ -58,7 +72,7 @@ def doctor(
         count = {word: sum(words[one.verdict] == word for one in found) for word in words.values()}
         note(
             f"{len(found)} checks: {count['ok']} ok, {count['warning']} warnings, {count['problem']} problems"
-            + ("" if everything or not count["ok"] else " (-a shows all)")
+            + ("" if everything or handler or not count["ok"] else " (-a shows all)")
         )
     bad = any(one.verdict == admin_pb2.PROBLEM for one in found)
     raise typer.Exit(exits.FAILED if bad else exits.OK)
@@ -99,6 +113,10 @@ def handlers(context: typer.Context, output: Output = Form.TABLE) -> None:
                         "problem": one.problem,
                         "origin": one.origin,
                         "features": dict(one.features),
+                        "pods": one.pods,
+                        "notes": list(one.notes),
+                        "root": one.root,
+                        "former": one.former,
                     }
                     for one in found.handlers
                 ],
@@ -106,15 +124,17 @@ def handlers(context: typer.Context, output: Output = Form.TABLE) -> None:
         )
         return
     say_table(
-        ("HANDLER", "DEFAULT", "VERSION", "BINARY", "FROM", "PROBLEM"),
+        ("HANDLER", "DEFAULT", "KIND", "VERSION", "BINARY", "PODS", "FROM", "PROBLEM OR NOTES"),
         [
             [
                 one.name,
                 _default(one.is_default, found.default_origin),
+                one.kind or "-",
                 one.version or "-",
                 one.binary or "-",
-                one.origin,
-                one.problem or "-",
+                str(one.pods),
+                "no longer configured so" if one.former else one.origin,
+                one.problem or "; ".join(one.notes) or "-",
             ]
             for one in found.handlers
         ],

@@ -28,7 +28,6 @@ from shim.pods import files, imagevolumes, init
 from shim.pods.lookup import current as current_pod
 from shim.pods.lookup import owners
 from shim.records import ContainerRecord, ContainerState, ImageRecord, PodRecord, PodState
-from shim.runtimes.driver import Driver
 from shim.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
     if image is None:
         raise Absent(f"config.image.image: {spec.image.image!r} is not in the image store, pull it first")
     image_mounts = imagevolumes.wanted(node, spec)
-    driver = node.handlers.driver(pod.handler)
+    driver = node.driver_of(pod)
     id_ = ContainerId(node.new_id())
     place = placed(node, pod.spec.cgroup_parent, id_)
     record = ContainerRecord(
@@ -104,7 +103,7 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
             directory=directory,
             root=owner.root if owner is not None else (0, 0),
         )
-        built = _build(node, driver, record, pod, image, place, seen, anonymous, root.named)
+        built = _build(node, record, pod, image, place, seen, anonymous, root.named)
         await in_thread(_write_bundle, directory, built)
         for note in built.notes:
             log.info("request reduced to what the host allows", extra={"container": id_, "what": note})
@@ -124,7 +123,6 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
 
 def _build(
     node: Node,
-    driver: Driver,
     record: ContainerRecord,
     pod: PodRecord,
     image: ImageRecord,
@@ -144,7 +142,7 @@ def _build(
             user=seen.user,
             working_dir=seen.working_dir,
             host=node.host,
-            handler=node.handlers.traits(driver.handler),
+            handler=node.traits_of(pod),
             defaults=node.defaults,
             files=files.pod_files(pod, node.paths.pod(pod.id)),
             namespaces=NamespacePaths(

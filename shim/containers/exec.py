@@ -26,7 +26,7 @@ async def exec_sync(
     require_running(record)
     process = await asyncio.to_thread(read_process, node.paths.container(record.id))
     request = ExecRequest(process=exec_process(process, command), timeout=limit)
-    return await node.handlers.driver(record.handler).exec_sync(target(node.paths, record), request)
+    return await node.driver_of(record).exec_sync(target(node.paths, record), request)
 
 
 def require_running(record: ContainerRecord) -> None:

@@ -147,7 +147,7 @@ async def record_exit(node: Node, record: ContainerRecord, exit_: Exit) -> Conta
 
 async def release_runtime(node: Node, record: ContainerRecord) -> ContainerRecord:
     """Give back what the runtime holds of an EXITED container, and keep in its record that it was done."""
-    await node.handlers.driver(record.handler).delete(target(node.paths, record))
+    await node.driver_of(record).delete(target(node.paths, record))
     after = replace(record, process=None, monitor=None, fault="")
     await node.store.put(after)
     return after

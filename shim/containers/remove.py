@@ -45,7 +45,7 @@ async def _remove(node: Node, exits: Exits, stops: Stops, id_: ContainerId) -> N
 
 async def release(node: Node, record: ContainerRecord) -> None:
     """Give back everything that a REMOVING container holds; all steps run, then a failure is raised."""
-    driver = node.handlers.driver(record.handler)
+    driver = node.driver_of(record)
     of = target(node.paths, record)
 
     async def delete_directory() -> None:

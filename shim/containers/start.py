@@ -45,7 +45,7 @@ async def _start(node: Node, id_: ContainerId, delivered: set[ContainerId]) -> N
         name = f"container {id_}"
         starting = replace(record, state=next_container_state(record.state, ContainerEvent.START, name=name))
         await node.store.put(starting)
-        driver = node.handlers.driver(record.handler)
+        driver = node.driver_of(record)
         try:
             _require_ready(node, starting)
             await node.store.put(await _run(node, driver, starting))
@@ -56,7 +56,7 @@ async def _start(node: Node, id_: ContainerId, delivered: set[ContainerId]) -> N
 
 async def reset(node: Node, record: ContainerRecord) -> ContainerRecord:
     """CREATED again after a start that was cut off, with nothing left in the runtime. Under the lock."""
-    await node.handlers.driver(record.handler).delete(target(node.paths, record))
+    await node.driver_of(record).delete(target(node.paths, record))
     state = next_container_state(record.state, ContainerEvent.RESET)
     after = replace(record, state=state, process=None, monitor=None)
     await node.store.put(after)

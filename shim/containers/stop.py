@@ -81,7 +81,7 @@ async def _stop(node: Node, exits: Exits, stops: Stops, id_: ContainerId, grace:
         return
     running = stops.begin(id_, asyncio.get_running_loop().time() + max(grace, 0))
     try:
-        driver = node.handlers.driver(record.handler)
+        driver = node.driver_of(record)
         of = target(node.paths, record)
         if grace > 0 and record.state is not ContainerState.UNKNOWN:
             await driver.kill(of, signal_number(record.stop_signal))
@@ -123,7 +123,7 @@ async def _ended_within(exits: Exits, id_: ContainerId, seconds: float) -> bool:
 
 
 async def _give_up(node: Node, record: ContainerRecord) -> None:
-    observed = await node.handlers.driver(record.handler).observe(target(node.paths, record))
+    observed = await node.driver_of(record).observe(target(node.paths, record))
     if observed.process is None:
         # Nothing lives and nobody reported how it ended: UNKNOWN containers end like this.
         async with node.operations.exclusive(("container", record.id)):

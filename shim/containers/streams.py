@@ -42,13 +42,13 @@ async def exec_stream(
     request = StreamRequest(
         process=exec_process(process, command, terminal=terminal), stdin=stdin, outputs=outputs, size=size
     )
-    return await node.handlers.driver(record.handler).exec_stream(target(node.paths, record), request)
+    return await node.driver_of(record).exec_stream(target(node.paths, record), request)
 
 
 async def attach(node: Node, record: ContainerRecord, *, size: Size | None) -> Session:
     """Take part in the container's own streams; a terminal gets this size."""
     require_running(record)
-    session = await node.handlers.driver(record.handler).attach(target(node.paths, record))
+    session = await node.driver_of(record).attach(target(node.paths, record))
     if size is not None:
         try:
             await session.resize(size)

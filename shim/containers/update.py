@@ -71,7 +71,7 @@ async def _live(
     node: Node, record: ContainerRecord, changed: Resources, limits: Mapping[str, Any]
 ) -> Callable[[], Awaitable[None]]:
     """Change them in the kernel; the way back."""
-    driver = node.handlers.driver(record.handler)
+    driver = node.driver_of(record)
     try:
         return await driver.update(target(node.paths, record), limits)
     except WrongState as error:

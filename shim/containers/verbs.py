@@ -124,7 +124,7 @@ class Containers:
         """ReopenContainerLog."""
         record = self.get(realm, id_)
         exec.require_running(record)
-        await self._node.handlers.driver(record.handler).reopen_log(target(self._node.paths, record))
+        await self._node.driver_of(record).reopen_log(target(self._node.paths, record))
 
     async def stats(self, realm: str, id_: str, /) -> ContainerUsage:
         """ContainerStats: of one that does not run only what outlives it."""

@@ -18,5 +18,5 @@ def ready(pod: PodRecord) -> PodRecord:
 
 async def dial(node: Node, pod: PodRecord, port: int) -> socket.socket:
     """A connection to `localhost:port` as the pod's containers see it, on the host's network too."""
-    driver = node.handlers.driver(ready(pod).handler)
+    driver = node.driver_of(ready(pod))
     return await driver.dial(pod.namespaces.network, port)

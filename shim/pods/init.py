@@ -64,7 +64,7 @@ async def start(node: Node, driver: Driver, record: PodRecord) -> tuple[ProcessR
             pod=record.spec,
             host=node.host,
             cgroup=placed(node, record.spec.cgroup_parent, record.id),
-            handler=node.handlers.traits(record.handler),
+            handler=node.traits_of(record),
             namespaces=NamespacePaths(
                 network=record.namespaces.network,
                 ipc=record.namespaces.ipc,
@@ -82,7 +82,7 @@ async def start(node: Node, driver: Driver, record: PodRecord) -> tuple[ProcessR
 
 async def remove(node: Node, record: PodRecord) -> None:
     """Kill it and remove what the runtime holds of it; absent is success."""
-    await node.handlers.driver(record.handler).delete(target(node, record))
+    await node.driver_of(record).delete(target(node, record))
     if owners(record) is not None:
         await in_thread(shown.hide, node.paths, record.id)
 

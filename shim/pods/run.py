@@ -48,7 +48,8 @@ async def run(node: Node, realm: str, spec: PodSpec, delivered: set[PodId]) -> P
 
 
 async def _run(node: Node, realm: str, spec: PodSpec) -> PodRecord:
-    driver = node.handlers.driver(spec.handler)
+    choice = node.handlers.choose(spec)
+    driver = node.handlers.driver(choice.handler)
     _check(node, driver.handler, spec)
     id_ = PodId(node.new_id())
     options = spec.security.namespaces
@@ -60,6 +61,8 @@ async def _run(node: Node, realm: str, spec: PodSpec) -> PodRecord:
         state=PodState.CREATING,
         created_at=0,
         handler=driver.handler,
+        definition=node.handlers.definition(driver.handler),
+        handler_reason=choice.reason,
         boot_id=node.boot_id,
         namespaces=node.namespaces.plan(id_, options),
         network_owed=own_network,
@@ -68,6 +71,7 @@ async def _run(node: Node, realm: str, spec: PodSpec) -> PodRecord:
     directory = node.paths.pod(id_)
     async with node.operations.exclusive(("pod", id_)), Undo(_settle(node, record)) as undo:
         await node.store.put(record)
+        log.info("handler is chosen", extra={"handler": driver.handler, "reason": choice.reason})
         undo.push("pod directory", _call(files.remove, directory))
         await files.make(spec, directory, hostname=hostname, shm_size=int(node.settings.containers.shm_size))
         undo.push("namespaces", _call(node.namespaces.unpin, record.namespaces))

@@ -79,7 +79,7 @@ async def release(node: Node, record: PodRecord) -> PodRecord:
         paid["network"] = True
 
     steps: list[tuple[str, float, Step]] = []
-    half_made = record.created_at == 0 and init.needed(node.handlers.driver(record.handler), record.spec)
+    half_made = record.created_at == 0 and init.needed(node.driver_of(record), record.spec)
     if record.init is not None or half_made:
         steps.append(("first process", 60.0, lambda: init.remove(node, record)))
     if record.network_owed:

@@ -93,6 +93,7 @@ class Pods:
         return {
             "pid": pod.init.pid if pod.init is not None else 0,
             "handler": pod.handler,
+            "handlerReason": pod.handler_reason,
             "namespaces": encode(pod.namespaces),
             "network": encode(pod.network) if pod.network is not None else None,
             "networkOwed": pod.network_owed,

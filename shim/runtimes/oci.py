@@ -23,6 +23,7 @@ from oci.commandline import Phase, Runtime
 from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, WrongState
 from oci.features import HandlerFeatures
 from oci.monitor import Monitor, resize_message
+from oci.quirks import fitted
 from oci.workload import ContainerId
 from shim import files, process
 from shim.cgroups import Cgroups, Hierarchies
@@ -101,7 +102,7 @@ class OciDriver:
             root=handler.root,
             options=handler.options,
             create_options=handler.create_options,
-            systemd_cgroup=systemd,
+            systemd_cgroup=systemd and handler.quirks.systemd_cgroup,
         )
         self._cgroups = Cgroups(hierarchies, io=self._io)
         self._monitors = Monitors(cgroups=self._cgroups, cgroup=monitors, io=self._io)
@@ -142,7 +143,7 @@ class OciDriver:
 
     @property
     def needs_init(self) -> bool:
-        return False
+        return self._handler.quirks.sandbox
 
     async def mount_rootfs(self, directory: Path, rootfs: Rootfs) -> Path:
         """Raises Internal naming the mount and the kernel's words."""
@@ -158,7 +159,8 @@ class OciDriver:
         paths = self._files(target)
         runtime_log = self._verbs.log(target.id, "create")
         try:
-            await self._blocking(lambda: _write_bundle(target, paths, spec))
+            fitting = fitted(spec, self._handler.quirks)
+            await self._blocking(lambda: _write_bundle(target, paths, fitting))
             monitor = self._monitor(target, paths, runtime_log)
             pid, monitor_ref = await self._monitors.create(monitor, timeout=self._timeout)
             await self._blocking(lambda: runtime_log.unlink(missing_ok=True))
@@ -256,8 +258,7 @@ class OciDriver:
                 target,
                 request,
                 drain=self._exec_drain,
-                # by what the program says it is: runc and youki take a console socket only when they detach
-                console=self._handler.version.name == "crun",
+                console=self._handler.quirks.console_in_foreground,
             )
         except CommandMissing as error:
             raise self._verbs.missing("exec", target.id, error) from error

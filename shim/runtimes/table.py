@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from config.loading import LoadedSettings
 from oci.bundle.inputs import HandlerTraits
 from oci.errors import BadInput, Unsupported
 from oci.features import ExecGroup, HandlerFeatures, RuntimeVersion
+from oci.policy import Policy
+from oci.quirks import Quirks
 
 PREFERRED = ("runc", "crun")
 """Handlers that need no table in the configuration, in the order in which one becomes the default."""
+
+NO_ROOT = Path()
+"""Of handlers that keep their state elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,19 +30,22 @@ class Handler:
     """One usable runtime, as a driver needs it."""
 
     name: str
-    kind: str  # "oci"
+    kind: str  # "oci", or what a package added
     binary: Path
-    root: Path  # the runtime's --root
-    monitor: Path  # conmon
-    monitor_version: str  # "2.1.6"
+    root: Path = NO_ROOT  # the runtime's --root
+    monitor: Path = Path()  # conmon
+    monitor_version: str = ""  # "2.1.6"
     version: RuntimeVersion
     features: HandlerFeatures
+    quirks: Quirks = Quirks()
     options: tuple[str, ...] = ()  # before the verb
     create_options: tuple[str, ...] = ()  # after `create`
     annotations: tuple[str, ...] = ()  # globs of annotation keys that may reach the runtime
     privileged_without_host_devices: bool = False
     exec_group: ExecGroup = ExecGroup.NONE
+    plugin: Mapping[str, Any] = field(default_factory=dict)  # settings of a kind that a package added
     source: str  # "FILE:LINE" of its table, or "found on PATH"
+    definition: str = ""  # JSON: what pods keep of it, equal while it is the same handler
 
     @property
     def traits(self) -> HandlerTraits:
@@ -73,6 +82,7 @@ class HandlerTable:
     default_source: str = ""  # why it is the default: "FILE:LINE" or "the first usable one"
     files: tuple[Path, ...] = ()  # configuration files that were read
     looked_for: tuple[Path, ...] = ()  # where configuration was looked for
+    policy: Policy = Policy()  # for pods that name no handler
 
     def resolve(self, name: str) -> Handler:
         """The handler that a request names; "" is the default one.
@@ -138,9 +148,13 @@ def assemble(loaded: LoadedSettings, found: Mapping[str, Handler | InvalidHandle
         default_source=source,
         files=loaded.files,
         looked_for=loaded.looked_for,
+        policy=Policy(
+            host=loaded.settings.handler_policy.host or "",
+            untrusted=loaded.settings.handler_policy.untrusted or "",
+        ),
     )
 
 
 def _would_mix(one: Handler, other: Handler) -> bool:
     """Two programs would read each other's state."""
-    return one.root == other.root and one.binary != other.binary
+    return one.root == other.root != NO_ROOT and one.binary != other.binary

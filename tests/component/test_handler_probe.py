@@ -11,6 +11,8 @@ import pytest
 
 from config.loading import LoadedSettings, load
 from oci.features import HandlerFeatures
+from shim.runtimes.kinds import Machine
+from shim.runtimes.ocikind import OciKind
 from shim.runtimes.probe import FOUND_ON_PATH, probe_handlers
 from shim.runtimes.table import HandlerTable
 
@@ -19,7 +21,8 @@ KERNEL = (6, 1, 0)
 
 def probe(loaded: LoadedSettings, *, path: str | None = None, limit: float = 10.0) -> HandlerTable:
     path = os.environ["PATH"] if path is None else path
-    return asyncio.run(probe_handlers(loaded, kernel=KERNEL, path=path, timeout=limit), debug=True)
+    machine = Machine(kernel=KERNEL, path=path, limit=limit)
+    return asyncio.run(probe_handlers(loaded, kinds={"oci": OciKind()}, machine=machine), debug=True)
 
 
 def program(directory: Path, name: str, script: str) -> Path:

@@ -71,8 +71,20 @@ TABLE = HandlerTable(
 )
 
 
-async def doctor() -> list[Check]:
+async def doctor(handler: str) -> list[Check]:
+    if handler:
+        return [Check(area=f"handler {handler}", name="probe", verdict=Verdict.PROBLEM, found="no such file")]
     return [Check(area="kernel", name="overlayfs", verdict=Verdict.WARNING, found="6.1", advice="upgrade")]
+
+
+class Handlers:
+    table = TABLE
+
+    def former(self) -> list[Handler]:
+        return [replace(TABLE.handlers["runc"], source="started with it", definition="old")]
+
+    def began_with(self, name: str, definition: str) -> Handler | None:
+        return TABLE.handlers["runc"]
 
 
 def service(
@@ -89,7 +101,7 @@ def service(
         ),
         paths=Paths(state_dir=state_dir, run_dir=Path("/r")),
         images=images or doubles.Images(),
-        handlers=TABLE,
+        handlers=Handlers(),
         daemon=lambda: INFO,
         settings=lambda: (Row(key="log.level", value='"info"', origin="default"),),
         doctor=doctor,
@@ -370,11 +382,21 @@ def test_the_rest_is_told_as_it_is_known() -> None:
     )
 
 
+def test_a_handler_that_is_named_is_tried() -> None:
+    tried = answer(service().doctor(admin_pb2.DoctorRequest(handler="kata")))
+    assert [(one.area, one.name, one.found) for one in tried.checks] == [
+        ("handler kata", "probe", "no such file")
+    ]
+
+
 def test_unusable_handlers_are_told_with_their_reason() -> None:
     found = answer(service().handlers(admin_pb2.HandlersRequest()))
-    assert [(one.name, one.version, one.is_default, one.problem) for one in found.handlers] == [
-        ("runc", "1.1.5", True, ""),
-        ("kata", "", False, "no such file"),
+    assert [
+        (one.name, one.version, one.is_default, one.problem, one.pods, one.former) for one in found.handlers
+    ] == [
+        ("runc", "1.1.5", True, "", 2, False),
+        ("runc", "1.1.5", False, "", 0, True),
+        ("kata", "", False, "no such file", 0, False),
     ]
     assert found.handlers[0].features["user_namespaces"]
     assert not found.handlers[0].features["checkpoint"]

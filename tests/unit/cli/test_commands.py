@@ -430,16 +430,22 @@ def test_without_a_daemon_the_doctor_looks_at_the_configuration(tmp_path: Path, 
 def test_handlers_are_listed_with_what_is_wrong_with_them(service: Service, capsys: Capture) -> None:
     service.answers["Handlers"] = admin_pb2.HandlersResponse(
         handlers=[
-            admin_pb2.Handler(name="runc", binary="/r", version="1", is_default=True, origin="found on PATH"),
+            admin_pb2.Handler(
+                name="runc", kind="oci", binary="/r", version="1", is_default=True, origin="on PATH", pods=3
+            ),
+            admin_pb2.Handler(name="crun", kind="oci", binary="/c", version="2", former=True, notes=["old"]),
             admin_pb2.Handler(name="odd", problem="no such file", origin="/c:3"),
         ],
         default_origin="the first usable one",
     )
     assert service.run("handlers") == 0
     assert capsys.readouterr().out == (
-        "HANDLER  DEFAULT                    VERSION  BINARY  FROM           PROBLEM\n"
-        "runc     yes, the first usable one  1        /r      found on PATH  -\n"
-        "odd                                 -        -       /c:3           no such file\n"
+        "HANDLER  DEFAULT                    KIND  VERSION  BINARY  PODS  FROM                     PROBLEM OR"
+        " NOTES\n"
+        "runc     yes, the first usable one  oci   1        /r      3     on PATH                  -\n"
+        "crun                                oci   2        /c      0     no longer configured so  old\n"
+        "odd                                 -     -        -       0     /c:3                     no such"
+        " file\n"
     )
 
 

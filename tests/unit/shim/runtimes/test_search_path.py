@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from shim import process
-from shim.runtimes.probe import search_path
+from shim.runtimes.programs import search_path
 
 
 def test_the_daemons_own_path_comes_first_and_the_sbin_directories_are_always_there() -> None:

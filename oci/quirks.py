@@ -1,0 +1,165 @@
+"""How runtimes differ from runc, as a table: what each rejects, ignores or needs, by its versions.
+
+To teach Crisp about a runtime, add a row to ROWS: its name as `RUNTIME --version` prints it, the versions it
+holds for, what it sets (the members of `Quirks` say what there is), and why, with where that is known from.
+Nothing here asks what a handler is called. What a runtime tells by `features` is believed before anything
+here; `features` rows only fill in for runtimes that have no such verb.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from oci.features import HandlerFeatures, RuntimeVersion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quirks:
+    """What is different about one runtime. The defaults are runc's ways.
+
+    `supervise` is "pid" where the pid file names a process that lives as long as the container and ends with
+    its status, so that conmon sees the end; "wait" where it names the whole sandbox's process, and only the
+    runtime's own `wait` knows.
+    """
+
+    supervise: str = "pid"
+    sandbox: bool = False  # each pod has a first container, which makes what the others run in
+    console_in_foreground: bool = False  # exec hands its terminal to --console-socket without --detach
+    rejects: tuple[str, ...] = ()  # members of config.json that make create fail: left out
+    refuses_options: tuple[str, ...] = ()  # of create: a handler with one of them cannot be used
+    systemd_cgroup: bool = True  # knows --systemd-cgroup
+    keeps_network: bool = True  # processes in the pod's network namespace reach the containers' ports
+    port_forward: bool = False  # has a verb `port-forward` that connects to a port of the sandbox
+    features: Mapping[str, bool] = field(default_factory=dict)  # of `HandlerFeatures`, over what was found
+    notes: tuple[str, ...] = ()  # what the node's people should know, for `crisp handlers`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table: for `runtime` from version `since` on and under `before`; "" is no bound."""
+
+    runtime: str
+    sets: Mapping[str, Any]
+    why: str
+    since: str = ""
+    before: str = ""
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        runtime="crun",
+        sets={"console_in_foreground": True},
+        why="crun sends the terminal over --console-socket in the foreground too; its own copying loses the"
+        " last words of a process that ends at once",
+    ),
+    Row(
+        runtime="crun",
+        before="1.8.6",
+        sets={"notes": ("has no `features`: promises neither user namespaces nor recursive read-only",)},
+        why="the verb came with 1.8.6",
+    ),
+    Row(
+        runtime="youki",
+        sets={"notes": ("an exec that signal n ended reports n, not 128 + n",)},
+        why="youki passes the number on as it is, and a status of n cannot be told from it",
+    ),
+    Row(
+        runtime="runsc",
+        sets={
+            "supervise": "wait",
+            "sandbox": True,
+            "keeps_network": False,
+            "rejects": ("process.selinuxLabel", "linux.mountLabel"),
+            "refuses_options": ("--no-pivot", "--no-new-keyring", "--preserve-fds"),
+            "systemd_cgroup": False,
+            "features": {"apparmor": False, "selinux": False},
+            "notes": (
+                "ignores AppArmor profiles",
+                "every container of a pod runs in the process of its first one",
+            ),
+        },
+        why="gVisor: one sentry a pod; `state` and the pid file give its pid for every container; it refuses"
+        " process.selinuxLabel and knows no keyring, pivot or passed descriptors",
+    ),
+    Row(
+        runtime="runsc",
+        since="20230101",
+        sets={"port_forward": True},
+        why="the verb port-forward came after the release of December 2022",
+    ),
+    Row(
+        runtime="kata-runtime",
+        sets={
+            "sandbox": True,
+            "refuses_options": ("--no-new-keyring", "--preserve-fds"),
+            "keeps_network": False,
+            "features": {"apparmor": False, "selinux": False},
+            "notes": ("runs each pod in a virtual machine", "the pid file names a kata-shim"),
+        },
+        why="Kata 1.x: the pid file holds a kata-shim for each container, which ends with its status",
+    ),
+)
+
+
+def quirks_of(version: RuntimeVersion, rows: tuple[Row, ...] = ROWS) -> Quirks:
+    """What the table says of the runtime that calls itself so; later rows win, notes add up."""
+    sets: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
+    for row in rows:
+        if row.runtime == version.name and _within(version.version, row):
+            sets |= row.sets
+            notes += tuple(row.sets.get("notes", ()))
+    return replace(Quirks(**sets), notes=notes)
+
+
+def corrected(features: HandlerFeatures, quirks: Quirks) -> HandlerFeatures:
+    """Features as the table corrects them."""
+    return replace(features, **quirks.features)
+
+
+def fitted(config: Mapping[str, Any], quirks: Quirks) -> Mapping[str, Any]:
+    """A config.json without the members that this runtime rejects; the same object if it has none."""
+    made = config
+    for path in quirks.rejects:
+        made = _without(made, path.split("."))
+    return made
+
+
+def refused_options(quirks: Quirks, options: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a handler's create options that this runtime does not know."""
+    return tuple(option for option in options if option.split("=", 1)[0] in quirks.refuses_options)
+
+
+def members() -> frozenset[str]:
+    """What a row may set."""
+    return frozenset(f.name for f in fields(Quirks))
+
+
+def _without(config: Mapping[str, Any], path: list[str]) -> Mapping[str, Any]:
+    head, *rest = path
+    if head not in config:
+        return config
+    if not rest:
+        return {key: value for key, value in config.items() if key != head}
+    inner = config[head]
+    if not isinstance(inner, Mapping):
+        return config
+    smaller = _without(inner, rest)
+    return config if smaller is inner else {**config, head: smaller}
+
+
+def _within(version: str, row: Row) -> bool:
+    number = _number(version)
+    return not (row.since and number < _number(row.since)) and not (
+        row.before and number >= _number(row.before)
+    )
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """Comparable; a release named by its day (runsc) counts as that day, whatever stands before it."""
+    day = re.search(r"20\d{6}", version)
+    text = version[day.start() :] if day else re.split(r"[+~-]", version, maxsplit=1)[0]
+    return tuple(int(part) for part in re.findall(r"\d+", text))

@@ -1,0 +1,87 @@
+"""The table of what is different about each runtime, and what becomes of a configuration by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from oci.features import HandlerFeatures, RuntimeVersion
+from oci.quirks import ROWS, Quirks, Row, corrected, fitted, members, quirks_of, refused_options
+
+
+def of(name: str, version: str) -> Quirks:
+    return quirks_of(RuntimeVersion(name=name, version=version))
+
+
+def test_a_runtime_that_the_table_does_not_know_is_taken_for_runc() -> None:
+    assert of("new-runtime", "0.1") == of("runc", "1.1.5+ds1") == Quirks()
+
+
+def test_every_row_sets_what_there_is_and_says_why() -> None:
+    assert [row for row in ROWS if not row.sets or not row.sets.keys() <= members() or not row.why] == []
+    for row in ROWS:
+        features = row.sets.get("features", {})
+        assert corrected(HandlerFeatures(), Quirks(features=features)) is not None
+
+
+def test_rows_hold_for_the_versions_that_they_name() -> None:
+    rows = (
+        Row(runtime="r", sets={"sandbox": True}, since="1.2", why="w"),
+        Row(runtime="r", sets={"keeps_network": False}, before="1.10", why="w"),
+        Row(runtime="r", sets={"notes": ("one",)}, why="w"),
+        Row(runtime="r", sets={"notes": ("two",)}, why="w"),
+    )
+    seen = {
+        version: quirks_of(RuntimeVersion(name="r", version=version), rows)
+        for version in ("1.1.9", "1.2", "1.9.1-dev", "1.10.0+ds1")
+    }
+    assert {version: (one.sandbox, one.keeps_network) for version, one in seen.items()} == {
+        "1.1.9": (False, False),
+        "1.2": (True, False),
+        "1.9.1-dev": (True, False),
+        "1.10.0+ds1": (True, True),
+    }
+    assert seen["1.2"].notes == ("one", "two")
+
+
+def test_the_recorded_versions_get_their_quirks() -> None:
+    assert (of("crun", "1.8.1").notes != (), of("crun", "1.21").notes) == (True, ())
+    assert of("crun", "1.8.1").console_in_foreground
+    old, new = of("runsc", "0.0~20221219.0"), of("runsc", "release-20260905.0")
+    assert (old.supervise, old.sandbox, old.port_forward) == ("wait", True, False)
+    assert (new.supervise, new.sandbox, new.port_forward) == ("wait", True, True)
+    assert of("kata-runtime", "1.13.0").supervise == "pid"
+
+
+def test_what_a_runtime_rejects_is_left_out_and_nothing_else() -> None:
+    config: dict[str, Any] = {
+        "process": {"selinuxLabel": "l", "args": ["a"]},
+        "linux": {"mountLabel": "l", "namespaces": []},
+        "root": {"path": "rootfs"},
+    }
+    before = repr(config)
+    assert fitted(config, of("runsc", "release-20260905.0")) == {
+        "process": {"args": ["a"]},
+        "linux": {"namespaces": []},
+        "root": {"path": "rootfs"},
+    }
+    assert repr(config) == before
+    assert fitted(config, of("runc", "1.5.2")) is config
+    assert fitted({"process": 5}, Quirks(rejects=("process.x", "a.b.c"))) == {"process": 5}
+
+
+@pytest.mark.parametrize(("options", "refused"), [((), ()), (("--no-pivot", "--x=1"), ("--no-pivot",))])
+def test_options_that_a_runtime_does_not_have_are_found(
+    options: tuple[str, ...], refused: tuple[str, ...]
+) -> None:
+    assert refused_options(of("runsc", "release-20260905.0"), options) == refused
+    assert refused_options(of("runc", "1.1.5"), options) == ()
+
+
+def test_what_the_table_knows_goes_over_what_was_found() -> None:
+    found = HandlerFeatures(idmapped_mounts=True)
+    assert corrected(found, of("runc", "1.5.2")) == found
+    assert corrected(found, of("runsc", "release-20260905.0")) == HandlerFeatures(
+        idmapped_mounts=True, apparmor=False, selinux=False
+    )
