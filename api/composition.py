@@ -49,7 +49,6 @@ from shim.runtimes.kinds import DriverContext, Kind, Machine, with_plugins
 from shim.runtimes.ocikind import OciKind
 from shim.runtimes.probe import PROBE_TIMEOUT, candidate_of, probe, probe_handlers
 from shim.runtimes.programs import search_path
-from shim.runtimes.table import HandlerTable
 from shim.state.store import Store
 
 log = logging.getLogger(__name__)
@@ -162,7 +161,7 @@ async def assemble(
         cdi=Cdi(settings.containers.cdi_spec_dirs),
         now=time.time_ns,
         new_id=lambda: secrets.token_hex(32),
-        no_user_namespaces=await _no_user_namespaces(table, paths),
+        no_user_namespaces=await shifting.why_not(paths.images),
     )
     node = around(node)
     exits, stops = Exits(node), Stops()
@@ -181,12 +180,6 @@ async def assemble(
         pods=Pods(node, exits, stops, collector),
         containers=Containers(node, exits, stops, collector),
     )
-
-
-async def _no_user_namespaces(table: HandlerTable, paths: Paths) -> str:
-    if not any(handler.features.user_namespaces for handler in table.handlers.values()):
-        return "no handler has user namespaces"
-    return await shifting.why_not(paths.images)
 
 
 class _LateListener:
