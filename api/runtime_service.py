@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from api.changes import Records
 from api.connecting import Connecting
@@ -164,6 +165,14 @@ class RuntimeService(Connecting, Observing):
         change = resources.from_wire(request.linux, "linux")
         await self._containers.update(self._realm, request.container_id, change)
         return cri_pb2.UpdateContainerResourcesResponse()
+
+    async def checkpoint_container(
+        self, request: cri_pb2.CheckpointContainerRequest
+    ) -> cri_pb2.CheckpointContainerResponse:
+        location = Path(checks.absolute(request.location, "location"))
+        limit = float(request.timeout) if request.timeout > 0 else None
+        await self._containers.checkpoint(self._realm, request.container_id, location, limit)
+        return cri_pb2.CheckpointContainerResponse()
 
     async def reopen_container_log(
         self, request: cri_pb2.ReopenContainerLogRequest

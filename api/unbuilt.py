@@ -10,12 +10,14 @@ import sys
 
 from api.proto import cri_pb2
 
-_CHECKPOINT = "checkpoints are not served yet"
+_CHECKPOINT = (
+    "a pod's containers cannot be paused and captured as one yet; CheckpointContainer captures each by itself"
+)
+_RESTORE = "no driver starts processes out of a checkpoint yet; create the pod anew from its images"
 
 UNBUILT: dict[str, str] = {
-    "RuntimeService/CheckpointContainer": _CHECKPOINT,
     "RuntimeService/CheckpointPod": _CHECKPOINT,
-    "RuntimeService/RestorePod": _CHECKPOINT,
+    "RuntimeService/RestorePod": _RESTORE,
 }
 """Service and method -> what the caller is told; the code is always UNIMPLEMENTED."""
 

@@ -76,6 +76,13 @@ def execute(
     return _command(runtime, log, "exec", *files, *group, *terminal, container)
 
 
+def checkpoint(runtime: Runtime, log: Path, container: str, *, images: Path, work: Path) -> list[str]:
+    """CRIU's images go to `images`, its own log to `work`; the container runs on."""
+    options = ["--leave-running", "--tcp-established", "--file-locks"]
+    paths = [f"--image-path={images}", f"--work-path={work}"]
+    return _command(runtime, log, "checkpoint", *paths, *options, container)
+
+
 def update(runtime: Runtime, log: Path, container: str, *, resources: Path) -> list[str]:
     """Limits to change are read from a file, an OCI linux.resources object."""
     return _command(runtime, log, "update", f"--resources={resources}", container)
@@ -195,6 +202,12 @@ def failure(runtime: Runtime, container: str, verb: str, words: str, *, status: 
     if _NOT_RUNNING.search(words) or (verb == "update" and _REFUSED_LIMIT.search(words)):
         return WrongState(text)
     return RuntimeFailed(text, verb=verb)
+
+
+def criu_words(log: str) -> str:
+    """The last errors of CRIU's log, "" without one."""
+    errors = [line.partition("Error ")[2] for line in log.splitlines() if "Error " in line]
+    return "; ".join(errors[-3:])
 
 
 def _shown(data: bytes) -> str:

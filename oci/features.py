@@ -90,6 +90,7 @@ def assumed_features(version: RuntimeVersion) -> HandlerFeatures:
         seccomp="SECCOMP" in version.built_with,
         apparmor="APPARMOR" in version.built_with,
         selinux="SELINUX" in version.built_with,
+        checkpoint="CRIU" in version.built_with,
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from oci.workload import HugepageLimit, Resources
 
+_MOST = 2**63 - 1  # of any limit: the runtime specification has signed 64 bits
+
 
 def merged(now: Resources, change: Resources, *, swap_accounting: bool) -> Resources:
     """`now` with the set members of `change`: 0, "" and empty collections keep what is.
@@ -36,7 +38,7 @@ def _swap(now: Resources, change: Resources, *, accounting: bool) -> int:
     if not change.memory_limit or not accounting or now.memory_swap_limit < 0:
         return now.memory_swap_limit
     allowed = now.memory_swap_limit - now.memory_limit if now.memory_swap_limit and now.memory_limit else 0
-    return change.memory_limit + max(allowed, 0)
+    return min(change.memory_limit + max(allowed, 0), _MOST)
 
 
 def difference(now: Resources, wanted: Resources) -> Resources:

@@ -9,11 +9,12 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from oci.workload import ContainerId, ContainerSpec, PodSpec, Resources
 from shim.collector import Collector
-from shim.containers import create, exec, remove, start, stop, streams, update
+from shim.containers import checkpoint, create, exec, remove, start, stop, streams, update
 from shim.containers.exits import Exits
 from shim.containers.lookup import all_containers, find_container, get_container
 from shim.containers.stop import Stops
@@ -74,6 +75,10 @@ class Containers:
     async def update(self, realm: str, id_: str, change: Resources, /) -> None:
         """UpdateContainerResources; unset members of `change` keep what is."""
         await update.update(self._node, self.get(realm, id_).id, change)
+
+    async def checkpoint(self, realm: str, id_: str, location: Path, limit: float | None, /) -> None:
+        """CheckpointContainer; `limit` in seconds."""
+        await checkpoint.checkpoint(self._node, self.get(realm, id_).id, location, limit=limit)
 
     async def exec_sync(
         self, realm: str, id_: str, cmd: tuple[str, ...], limit: float | None, /

@@ -231,6 +231,14 @@ class Driver(Protocol):
         """
         ...
 
+    async def checkpoint(self, target: Target, *, images: Path, work: Path, limit: float | None) -> None:
+        """Save a running container's memory into `images`; it runs on, also after a failure.
+
+        Both directories exist. `limit` is in seconds, None for the driver's own. Only where
+        `features.checkpoint` is set. Raises WrongState for a container that cannot be saved.
+        """
+        ...
+
     async def close(self) -> None:
         """Stop watching. Containers stay."""
         ...

@@ -27,6 +27,7 @@ from oci.quirks import fitted
 from oci.workload import ContainerId
 from shim import files, process
 from shim.cgroups import Cgroups, Hierarchies
+from shim.facts.reading import text
 from shim.kernel.arrivals import Arrivals
 from shim.lifecycle.undo import to_the_end
 from shim.network.dial import dial
@@ -311,6 +312,17 @@ class OciDriver:
     async def update(self, target: Target, resources: Mapping[str, Any]) -> Callable[[], Awaitable[None]]:
         """The runtime's `update`; the cgroup's files are as before when it raises."""
         return await self._limits.update(target.id, target.cgroup, resources)
+
+    async def checkpoint(self, target: Target, *, images: Path, work: Path, limit: float | None) -> None:
+        """The runtime's `checkpoint`; with a failure come CRIU's own last words."""
+        try:
+            await self._verbs.checkpoint(target.id, images=images, work=work, limit=limit)
+        except RuntimeFailed as error:
+            said = await self._blocking(lambda: commandline.criu_words(text(work / "dump.log") or ""))
+            if not said:
+                raise
+            # CRIU looked, and something of the container or the kernel is beyond it.
+            raise WrongState(f"{error.message}; criu: {said}") from error
 
     async def close(self) -> None:
         """Stop watching; the monitors' cgroup goes with the last monitor."""

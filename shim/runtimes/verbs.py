@@ -72,13 +72,18 @@ class Verbs:
         return self._logs / f"{container}.{verb}.{secrets.token_hex(6)}"
 
     async def call(
-        self, verb: str, container: ContainerId, compose: Callable[[Runtime, Path, str], list[str]]
+        self,
+        verb: str,
+        container: ContainerId,
+        compose: Callable[[Runtime, Path, str], list[str]],
+        *,
+        limit: float | None = None,
     ) -> Result:
-        """Run one verb to its end."""
+        """Run one verb to its end; `limit` in seconds takes the place of the handler's own."""
         runtime_log = self.log(container, verb)
         try:
             result = await process.run(
-                compose(self._runtime, runtime_log, container), timeout=self._timeout, ok=_ANY_STATUS
+                compose(self._runtime, runtime_log, container), timeout=limit or self._timeout, ok=_ANY_STATUS
             )
         except CommandMissing as error:
             raise self.missing(verb, container, error) from error
@@ -118,6 +123,17 @@ class Verbs:
                 f"{self._said(container)}: delete reported success, but its state is still in {left}",
                 verb="delete",
             )
+
+    async def checkpoint(
+        self, container: ContainerId, *, images: Path, work: Path, limit: float | None
+    ) -> None:
+        """Save the memory of a running container, which runs on."""
+        await self.call(
+            "checkpoint",
+            container,
+            lambda runtime, log, id_: commandline.checkpoint(runtime, log, id_, images=images, work=work),
+            limit=limit,
+        )
 
     def missing(self, verb: str, container: ContainerId, error: CommandMissing) -> RuntimeFailed:
         """The failure of a runtime, or of its monitor, that cannot be executed."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a verb does. `act`: "fail", "hang", "garbage" (on every channel), "nothing" (status 0), "die".
+    """What a verb does. `act`: "fail", "hang", "garbage" (on every channel), "nothing" (status 0), "die", and
+    for checkpoint "save" (an image of nothing) and "refuse" (as CRIU does).
 
     `after` first lets the real runtime do the work. `words` go to the JSON log, unless `silent`.
     """
@@ -29,7 +30,7 @@ class Plan:
 _PROGRAM = """#!{python}
 import json, os, signal, subprocess, sys, time
 REAL, PLANS, CALLS = {real!r}, json.loads({plans!r}), {calls!r}
-VERBS = ("create", "start", "state", "kill", "delete", "exec", "update", "features")
+VERBS = ("create", "start", "state", "kill", "delete", "exec", "update", "features", "checkpoint")
 verb = next((word for word in sys.argv[1:] if word in VERBS and "--help" not in sys.argv), "")
 with open(CALLS, "a") as calls:
     calls.write(verb + "\\n")
@@ -51,6 +52,13 @@ if plan["act"] == "garbage":
     if log:
         open(log, "ab").write(bytes(range(256)) * 4 + b"\\n{{\\"level\\": 5}}\\n[]\\n")
     sys.exit(plan["status"])
+if plan["act"] in ("save", "refuse"):
+    places = dict(word.split("=", 1) for word in sys.argv if "-path=" in word)
+    if plan["act"] == "save":
+        open(places["--image-path"] + "/pages-1.img", "w").write("memory")
+        sys.exit(0)
+    open(places["--work-path"] + "/dump.log", "w").write("(00.1) Error (x.c:1): " + plan["words"] + "\\n")
+    sys.exit(1)
 if plan["act"] == "fail":
     if not plan["silent"]:
         if log:

@@ -121,6 +121,9 @@ class Containers:
         self.calls.append(("attach", realm, id_, size))
         raise Absent("the container has ended")
 
+    async def checkpoint(self, realm: str, id_: str, location: Path, limit: float | None, /) -> None:
+        self.calls.append(("checkpoint", realm, id_, location, limit))
+
     async def reopen_log(self, realm: str, id_: str, /) -> None:
         self.calls.append(("reopen_log", realm, id_))
 

@@ -61,3 +61,9 @@ def test_the_swap_limit_follows_the_memory_so_that_no_swap_is_gained(
 )
 def test_only_what_differs_is_written_but_pairs_go_together(change: Resources, expected: Resources) -> None:
     assert difference(NOW, merged(NOW, change, swap_accounting=True)) == expected
+
+
+def test_the_swap_limit_that_follows_stays_a_number_that_runtimes_take() -> None:
+    now = Resources(memory_limit=M, memory_swap_limit=3 * M)
+    change = Resources(memory_limit=2**63 - 1)
+    assert merged(now, change, swap_accounting=True).memory_swap_limit == 2**63 - 1
