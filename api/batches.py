@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-Item = TypeVar("Item", bound=Message)
-Batch = TypeVar("Batch", bound=Message)
+Item = TypeVar("Item", bound=Message | bytes)
+Batch = TypeVar("Batch")
 
 BATCH_BYTES = 1024 * 1024
 """Bytes of the items in one message. A client takes 16 MiB; small messages let it begin earlier."""
@@ -21,12 +21,13 @@ def batches(
 ) -> Iterator[Batch]:
     """Every item once, in order, in messages of at least one item; no message for no items.
 
-    One item that alone is over `limit` makes a message of its own.
+    An item that is bytes is serialized already, with its frame. One that alone is over `limit` makes a
+    message of its own.
     """
     held: list[Item] = []
     size = 0
     for item in items:
-        weight = item.ByteSize() + _FRAME
+        weight = len(item) if isinstance(item, bytes) else item.ByteSize() + _FRAME
         if held and size + weight > limit:
             yield wrap(held)
             held, size = [], 0

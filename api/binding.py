@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from api.door import Door, Stream, Unary
@@ -52,7 +53,7 @@ def _handler(
         state = "neither served nor listed as unbuilt" if verb is None else "served and listed as unbuilt"
         raise ValueError(f"{service.name}/{method.name} is {state}")
     parse = GetMessageClass(method.input_type).FromString
-    write = GetMessageClass(method.output_type).SerializeToString
+    write = _serializer(GetMessageClass(method.output_type))
     if method.server_streaming:
         stream = door.stream(service.name, method.name, verb or _absent_stream(method.name, told))
         return grpc.unary_stream_rpc_method_handler(
@@ -60,6 +61,16 @@ def _handler(
         )
     unary = door.unary(service.name, method.name, verb or _absent_unary(method.name, told))
     return grpc.unary_unary_rpc_method_handler(unary, request_deserializer=parse, response_serializer=write)
+
+
+def _serializer(kind: type[Message]) -> Callable[[Message | bytes], bytes]:
+    """How a verb's answer becomes bytes; one that is bytes is serialized already (`api/listing.py`)."""
+    serialize = kind.SerializeToString
+
+    def write(answer: Message | bytes) -> bytes:
+        return answer if isinstance(answer, bytes) else serialize(answer)
+
+    return write
 
 
 def _absent_unary(method: str, told: str | None) -> Unary:

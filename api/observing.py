@@ -1,4 +1,4 @@
-"""The calls of RuntimeService that only look, again and again: streamed lists, usage, events.
+"""The calls of RuntimeService that only look, again and again: lists, usage, events.
 
 kubelet polls them for as long as the node lives, so none of them touches what a lifecycle call waits for.
 """
@@ -9,10 +9,12 @@ from collections.abc import AsyncGenerator, Sequence
 
 from api.batches import batches
 from api.changes import Records, Watch
+from api.listing import Listing
 from api.ports import Containers, Images, Pods
 from api.proto import cri_pb2
 from api.translate import containers, events, filters, metrics, pods, usage
 from oci.metrics import Family
+from shim.records import ContainerRecord, PodRecord
 
 
 class Observing:
@@ -34,25 +36,31 @@ class Observing:
         self._images = images
         self._records = records
         self._families = families
+        # The answers to both ways of asking have the same wire form: one repeated field of the same number.
+        self._pod_list = Listing(records, PodRecord, _list_of_pod)
+        self._container_list = Listing(records, ContainerRecord, _list_of_container)
 
-    # Lists
+    # Lists: serialized already
+
+    async def list_pod_sandbox(self, request: cri_pb2.ListPodSandboxRequest) -> bytes:
+        return self._pod_list.message(filters.pods(self._pods.all(self._realm), request.filter))
 
     async def stream_pod_sandboxes(
         self, request: cri_pb2.StreamPodSandboxesRequest
-    ) -> AsyncGenerator[cri_pb2.StreamPodSandboxesResponse, None]:
+    ) -> AsyncGenerator[bytes, None]:
         found = filters.pods(self._pods.all(self._realm), request.filter)
-        for batch in batches(
-            map(pods.listed, found), lambda items: cri_pb2.StreamPodSandboxesResponse(pod_sandboxes=items)
-        ):
+        for batch in batches(self._pod_list.pieces(found), b"".join):
             yield batch
+
+    async def list_containers(self, request: cri_pb2.ListContainersRequest) -> bytes:
+        found = filters.containers(self._containers.all(self._realm), request.filter)
+        return self._container_list.message(found)
 
     async def stream_containers(
         self, request: cri_pb2.StreamContainersRequest
-    ) -> AsyncGenerator[cri_pb2.StreamContainersResponse, None]:
+    ) -> AsyncGenerator[bytes, None]:
         found = filters.containers(self._containers.all(self._realm), request.filter)
-        for batch in batches(
-            map(containers.listed, found), lambda items: cri_pb2.StreamContainersResponse(containers=items)
-        ):
+        for batch in batches(self._container_list.pieces(found), b"".join):
             yield batch
 
     # Usage
@@ -148,3 +156,11 @@ class Observing:
             see=events.Events(self._records, self._realm).of,
             show=lambda event: events.to_wire(event, self._images.find),
         )
+
+
+def _list_of_pod(record: PodRecord) -> cri_pb2.ListPodSandboxResponse:
+    return cri_pb2.ListPodSandboxResponse(items=[pods.listed(record)])
+
+
+def _list_of_container(record: ContainerRecord) -> cri_pb2.ListContainersResponse:
+    return cri_pb2.ListContainersResponse(containers=[containers.listed(record)])

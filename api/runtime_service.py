@@ -20,7 +20,7 @@ from api.observing import Observing
 from api.ports import Containers, Images, Node, Pods
 from api.proto import cri_pb2
 from api.streaming.server import StreamingServer
-from api.translate import checks, containers, filters, node, pods, resources
+from api.translate import checks, containers, node, pods, resources
 from api.translate.container_request import arguments, container_spec
 from api.translate.pod_request import pod_spec
 from oci.errors import BadInput
@@ -105,12 +105,6 @@ class RuntimeService(Connecting, Observing):
             timestamp=time.time_ns(),
         )
 
-    async def list_pod_sandbox(
-        self, request: cri_pb2.ListPodSandboxRequest
-    ) -> cri_pb2.ListPodSandboxResponse:
-        found = filters.pods(self._pods.all(self._realm), request.filter)
-        return cri_pb2.ListPodSandboxResponse(items=[pods.listed(record) for record in found])
-
     async def update_pod_sandbox_resources(
         self, request: cri_pb2.UpdatePodSandboxResourcesRequest
     ) -> cri_pb2.UpdatePodSandboxResourcesResponse:
@@ -153,10 +147,6 @@ class RuntimeService(Connecting, Observing):
         record = self._containers.get(self._realm, request.container_id)
         info = {"info": json.dumps(await self._containers.describe(record))} if request.verbose else {}
         return cri_pb2.ContainerStatusResponse(status=containers.status(record, self._images.find), info=info)
-
-    async def list_containers(self, request: cri_pb2.ListContainersRequest) -> cri_pb2.ListContainersResponse:
-        found = filters.containers(self._containers.all(self._realm), request.filter)
-        return cri_pb2.ListContainersResponse(containers=[containers.listed(record) for record in found])
 
     async def update_container_resources(
         self, request: cri_pb2.UpdateContainerResourcesRequest

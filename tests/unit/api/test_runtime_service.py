@@ -131,8 +131,12 @@ def test_the_other_verbs_get_realm_and_id(world: World) -> None:
 
 def test_lists_and_status_show_only_the_realm(world: World) -> None:
     service = world.service
-    pods = answer(service.list_pod_sandbox(cri_pb2.ListPodSandboxRequest()))
-    containers = answer(service.list_containers(cri_pb2.ListContainersRequest()))
+    pods = cri_pb2.ListPodSandboxResponse.FromString(
+        answer(service.list_pod_sandbox(cri_pb2.ListPodSandboxRequest()))
+    )
+    containers = cri_pb2.ListContainersResponse.FromString(
+        answer(service.list_containers(cri_pb2.ListContainersRequest()))
+    )
     assert [item.id for item in pods.items] == [requests.POD_ID]
     assert [item.id for item in containers.containers] == [requests.CONTAINER_ID]
     with pytest.raises(Absent):
