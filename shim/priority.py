@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 from pathlib import Path
 from typing import Final
 
@@ -22,16 +21,16 @@ GROUP_NICE: Final = -5
 
 
 def prefer() -> None:
-    """Raise every thread that there is now. What they start, threads and processes, is ordinary again.
+    """Raise every thread that there is now, and with them those that they will start; no child of theirs.
 
-    Call it once the servers listen and before anything that takes long has begun. Nothing happens where the
-    daemon may not (CAP_SYS_NICE).
+    All of them, because they share the interpreter: one of ordinary priority that has its lock and waits for
+    a processor holds up those that answer. So what takes a processor for long belongs into a process of its
+    own. Nothing happens where the daemon may not (CAP_SYS_NICE).
     """
-    python = {thread.native_id for thread in threading.enumerate()}
     try:
         for name in os.listdir("/proc/self/task"):  # noqa: PTH208 - names only
             with contextlib.suppress(ProcessLookupError):
-                _raise(int(name), starts_others=int(name) in python)
+                os.setpriority(os.PRIO_PROCESS, int(name), NICE)
         # Outside any cgroup of the cpu controller the kernel shares by sessions first (sched(7), autogroup).
         with contextlib.suppress(FileNotFoundError):
             Path("/proc/self/autogroup").write_text(str(GROUP_NICE))
@@ -39,8 +38,6 @@ def prefer() -> None:
         log.info("the daemon runs at ordinary priority", extra={"error": str(error)})
 
 
-def _raise(thread: int, *, starts_others: bool) -> None:
-    if starts_others:  # gRPC's threads start only their like
-        # A negative nice value is 0 again in what such a thread starts (sched(7)).
-        os.sched_setscheduler(thread, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
-    os.setpriority(os.PRIO_PROCESS, thread, NICE)
+def ordinary_children() -> None:
+    """What the calling thread starts from now on has no raised priority of this thread's (sched(7))."""
+    os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))

@@ -21,6 +21,7 @@ from typing import Final
 from oci.errors import Absent, BadInput, CrispError, Deadline, Full, Internal
 from shim.kernel import pidfd
 from shim.kernel import spawn as kernel
+from shim.priority import ordinary_children
 from shim.records import ProcessRef
 
 log = logging.getLogger(__name__)
@@ -199,6 +200,7 @@ async def spawn(
     command = words[0]
 
     def start() -> int:
+        ordinary_children()
         return kernel.start(
             words, {"PATH": PATH, **(env or {})},
             stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, keep=pass_fds,

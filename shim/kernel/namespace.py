@@ -6,15 +6,16 @@ User namespaces cannot be made this way (a process with threads may not): see `s
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
 from shim.kernel import libc, mount
+from shim.threads import in_thread
 
 T = TypeVar("T")
 
@@ -45,36 +46,23 @@ async def aside(work: Callable[[], T], *, name: str = "crisp-namespace") -> T:
     A cancel takes effect when the thread has ended, so nothing of it goes on behind the caller's back;
     `work` must therefore be short.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
+    return await in_thread(_apart, work, name)
 
-    def finish(result: T | None, error: BaseException | None) -> None:
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type] # None only with an error
+
+def _apart(work: Callable[[], T], name: str) -> T:
+    """Blocking: to start a thread is to wait until it runs, on a busy machine for tens of milliseconds."""
+    outcome: Future[T] = Future()
 
     def main() -> None:
         try:
-            result = work()
+            outcome.set_result(work())
         except BaseException as error:  # noqa: BLE001 - carried over to the caller
-            loop.call_soon_threadsafe(finish, None, error)
-        else:
-            loop.call_soon_threadsafe(finish, result, None)
+            outcome.set_exception(error)
 
     thread = threading.Thread(target=main, name=name)
     thread.start()
-    cancelled: asyncio.CancelledError | None = None
-    while not done.done():
-        try:
-            await asyncio.wait((done,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    thread.join()  # it has done its last work: microseconds
-    if cancelled is not None:
-        done.exception()  # taken: the cancel is the answer
-        raise cancelled
-    return done.result()
+    thread.join()
+    return outcome.result()
 
 
 def unshare(*kinds: Kind) -> None:

@@ -45,6 +45,6 @@ def test_threads_that_answer_go_first_and_what_they_start_is_ordinary() -> None:
     assert json.loads(done.stdout) == {
         "own": NICE,
         "earlier": NICE,
-        "later": 0,
+        "later": NICE,
         "child": 0,
     }
