@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,15 +24,14 @@ from oci.manifest import (
 )
 from oci.reference import Reference, parse
 from oci.workload import ImageId
-from shim.images.cancellation import Cancellation
+from shim.images.fetching import ArchiveLayer
 from shim.images.intake import Wanted
 from shim.images.layout import Layout
-from shim.images.progress import LayerMeter, Phase
-from shim.images.receive import Expected, Received, receive
+from shim.images.receive import Expected
 from shim.images.resolving import Resolved, read_image, sha256
 from shim.images.session import Document
 from shim.images.settings import Limits
-from shim.images.sources import BLOCK, Content, Source
+from shim.images.sources import BLOCK, Source
 
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _CONTAINERD_NAME = "io.containerd.image.name"
@@ -93,37 +92,17 @@ def _wanted(
     digested: bool,
     what: str,
 ) -> Wanted:
-    expected = Expected(
-        diff_id=diff_id, digest=blob.digest if digested else "", size=blob.size if digested else -1
+    job = ArchiveLayer(
+        place=source.place(name),
+        expected=Expected(
+            diff_id=diff_id, digest=blob.digest if digested else "", size=blob.size if digested else -1
+        ),
+        layout=layout,
+        limits=limits,
+        archive=what,
+        name=name,
     )
-
-    def fetch(cancellation: Cancellation, meter: LayerMeter) -> Received:
-        content = source.open(name)
-        if content is None:
-            raise BadInput(f"{what}: {name[:200]!r} is missing in the archive")
-        meter.total = content.size
-        meter.phase = Phase.DOWNLOADING
-        try:
-            return receive(
-                _blocks(content, meter, cancellation),
-                expected,
-                layout,
-                limits=limits,
-                cancellation=cancellation,
-                what=f"{what}: {name[:200]}",
-                durable=True,
-            )
-        finally:
-            content.close()
-
-    return Wanted(diff_id=diff_id, blob=blob, fetch=fetch)
-
-
-def _blocks(content: Content, meter: LayerMeter, cancellation: Cancellation) -> Iterator[bytes]:
-    while block := content.read(BLOCK):
-        cancellation.check()
-        meter.received += len(block)
-        yield block
+    return Wanted(diff_id=diff_id, blob=blob, job=job)
 
 
 def _read(source: Source, name: str, limit: int, what: str) -> bytes | None:

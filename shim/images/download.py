@@ -23,8 +23,8 @@ from shim.images.progress import LayerMeter
 from shim.images.session import Corrupt, Session
 from shim.images.settings import Transfer
 
-BLOCK = 1 << 20
-_READ = 256 << 10
+BLOCK = 256 << 10
+_READ = 128 << 10
 _PROGRESS = 1 << 20
 """Bytes after which a connection counts as having worked, so that the tries begin anew."""
 

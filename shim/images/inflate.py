@@ -14,7 +14,7 @@ from isal import igzip_lib
 
 from oci.errors import BadInput
 
-BLOCK = 1 << 20
+BLOCK = 256 << 10
 _Damaged = cast(type[Exception], igzip_lib.error)
 _PIECE = 32 << 10
 _GZIP = b"\x1f\x8b"

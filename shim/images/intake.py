@@ -13,19 +13,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from oci.errors import Busy, CrispError
+from oci.errors import CrispError
 from oci.manifest import Descriptor
 from shim.images import layers
-from shim.images.cancellation import Cancellation
-from shim.images.connections import UNAVAILABLE, Unreachable
-from shim.images.download import blocks
+from shim.images.fetching import Job, MadeLayer
 from shim.images.flights import Flights
+from shim.images.layer_process import LayerProcess
 from shim.images.layout import Layout
 from shim.images.persistence import Records
 from shim.images.progress import LayerMeter, Phase, PullMeter
-from shim.images.receive import Expected, Received, receive
 from shim.images.resolving import sha256
-from shim.images.session import Corrupt, Session
 from shim.images.settings import Limits, StoreSettings
 from shim.images.threads import Threads
 from shim.records import LayerRecord
@@ -35,81 +32,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A layer to get: `fetch` is called in a thread with a new cancellation for each try."""
+    """A layer to get, and how."""
 
     diff_id: str
     blob: Descriptor
-    fetch: Callable[[Cancellation, LayerMeter], Received]
-
-
-def fetch_from(
-    sessions: Callable[[Cancellation], Sequence[Session]],
-    layout: Layout,
-    settings: StoreSettings,
-    blob: Descriptor,
-    diff_id: str,
-    *,
-    what: str,
-) -> Callable[[Cancellation, LayerMeter], Received]:
-    """The `fetch` of a registry's layer: endpoint after endpoint, also when one sends something else."""
-
-    expected = Expected(diff_id=diff_id, digest=blob.digest, size=blob.size)
-
-    def fetch(cancellation: Cancellation, meter: LayerMeter) -> Received:
-        first = 0
-        while True:
-            attempt = Cancellation()  # a failing pipeline cancels its own reader, not the next try
-            cancellation.add(attempt)
-            ways = list(sessions(attempt))
-            meter.phase = Phase.DOWNLOADING
-            try:
-                content = blocks(
-                    ways[first:],
-                    blob,
-                    transfer=settings.transfer,
-                    cancellation=attempt,
-                    meter=meter,
-                    what=what,
-                )
-                return receive(
-                    content,
-                    expected,
-                    layout,
-                    limits=settings.limits,
-                    cancellation=attempt,
-                    what=what,
-                    durable=True,
-                )
-            except Corrupt:
-                first += 1
-                if first >= len(ways):
-                    raise
-            except Unreachable as failure:
-                raise Busy(failure.message, token=UNAVAILABLE) from failure
-            finally:
-                cancellation.remove(attempt)
-                for way in ways:
-                    way.close()
-
-    return fetch
+    job: Job
 
 
 def made_here(tar: bytes, layout: Layout, limits: Limits, *, what: str) -> Wanted:
     """A layer of our own making, as one that is wanted."""
     diff_id = sha256(tar)
-
-    def fetch(cancellation: Cancellation, _meter: LayerMeter) -> Received:
-        return receive(
-            (tar,),
-            Expected(diff_id=diff_id),
-            layout,
-            limits=limits,
-            cancellation=cancellation,
-            what=f"{what}: directories",
-            durable=True,
-        )
-
-    return Wanted(diff_id=diff_id, blob=Descriptor(media_type="", digest=diff_id, size=len(tar)), fetch=fetch)
+    return Wanted(
+        diff_id=diff_id,
+        blob=Descriptor(media_type="", digest=diff_id, size=len(tar)),
+        job=MadeLayer(tar=tar, diff_id=diff_id, layout=layout, limits=limits, what=f"{what}: directories"),
+    )
 
 
 class Intake:
@@ -119,6 +56,7 @@ class Intake:
         self._layout = layout
         self._threads = threads
         self._records = records
+        self._process = LayerProcess(layout, threads)
         self._slots = asyncio.Semaphore(settings.transfer.parallel)
         self._per_image = settings.transfer.layers
         self._isolate = settings.isolate_unpack
@@ -199,10 +137,7 @@ class Intake:
             self._meters.pop(layer.diff_id, None)
 
     async def _receive(self, layer: Wanted, meter: LayerMeter, what: str) -> LayerRecord:
-        cancellation = Cancellation()
-        received = await self._threads.run(
-            cancellation, lambda: layer.fetch(cancellation, meter), discard=Received.discard
-        )
+        received = await self._process.run(layer.job, meter)
         meter.phase = Phase.UNPACKING
         record: LayerRecord | None = None
         try:
@@ -227,8 +162,13 @@ class Intake:
             await self._records.delete(record)
         await self._threads.do(layers.remove_files, self._layout, diff_id)
 
+    def prepare(self) -> None:
+        """Layers will be wanted soon."""
+        self._process.prepare()
+
     async def close(self) -> None:
         await self._flights.close()
+        await self._process.close()
 
 
 async def settle(work: Coroutine[Any, Any, T]) -> T:

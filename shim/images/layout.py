@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,5 +85,9 @@ class Layout:
         return self.lent / container_id
 
     def fresh(self, suffix: str) -> Path:
-        """A new name in `temporary`."""
-        return self.temporary / f"{secrets.token_hex(8)}{suffix}"
+        """A new name in `temporary`, that tells which process is at it."""
+        return self.temporary / f"{os.getpid()}-{secrets.token_hex(8)}{suffix}"
+
+    def of_process(self, pid: int) -> Iterator[Path]:
+        """What a process has in `temporary`."""
+        return self.temporary.glob(f"{pid}-*")

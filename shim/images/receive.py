@@ -22,7 +22,7 @@ from shim.images.layout import Layout
 from shim.images.session import Corrupt
 from shim.images.settings import Limits
 
-_DEPTH = 4
+_DEPTH = 2
 _FREE_RATIO = 64 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

@@ -6,13 +6,16 @@ Reads the certs.d directories anew each time, so a change needs no restart; what
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from oci.errors import BadInput
 from oci.reference import Reference
-from oci.registry_auth import Credentials, login_for
-from oci.registry_hosts import PULL, RESOLVE, Endpoint, HostDirectory, Resolution, directory_names, resolve
+from oci.registry_auth import Credentials, Login, login_for
+from oci.registry_hosts import PULL, RESOLVE, Endpoint, HostDirectory, directory_names, resolve
 from oci.registry_transfer import proxy_for, shown_url
 from shim.images.cancellation import Cancellation
 from shim.images.connections import Connections, Trust
@@ -20,6 +23,7 @@ from shim.images.session import Access, Session
 from shim.images.settings import StoreSettings
 
 _MAXIMUM_CONFIGURATION = 1 << 20
+_REMEMBERED = 16
 
 
 def read_host_directory(registry: str, roots: Iterable[Path]) -> HostDirectory | None:
@@ -57,23 +61,40 @@ def _read(directory: Path) -> HostDirectory | None:
     return HostDirectory(path=str(directory), names=names, hosts_toml=text)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One endpoint with what opens it: the login, and the Authorization header that came of it so far."""
+
+    endpoint: Endpoint
+    login: Login | None = field(default=None, repr=False)
+    authorization: str = field(default="", repr=False)
+
+
 class Route:
     """Endpoints for one repository in the order in which they are asked. Made once for a pull."""
 
     def __init__(
         self,
         reference: Reference,
-        credentials: Credentials | None,
-        resolution: Resolution,
+        ways: Iterable[Way],
         settings: StoreSettings,
+        *,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.reference = reference
-        self.resolution = resolution
         self._settings = settings
-        self._ways: list[tuple[Endpoint, Access, Trust]] = []
-        for endpoint in resolution.endpoints:
-            login = login_for(credentials, registry=reference.registry, endpoint=endpoint.host)
-            self._ways.append((endpoint, Access(login), Trust(endpoint)))
+        self._notes = notes
+        self._ways = [
+            (way.endpoint, Access(way.login, way.authorization), Trust(way.endpoint)) for way in ways
+        ]
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """What the route is made of, with the tokens that it has by now: another process can go on."""
+        return tuple(
+            Way(endpoint=endpoint, login=access.login, authorization=access.authorization)
+            for endpoint, access, _ in self._ways
+        )
 
     def sessions(
         self, cancellation: Cancellation, *, capability: str, first: Endpoint | None = None
@@ -126,10 +147,37 @@ class Route:
             trust = ", certificate not verified" if endpoint.skip_verify else ""
             origin = f" ({endpoint.origin})" if endpoint.origin else " (default)"
             lines.append(f"{number}. {endpoint.url} [{', '.join(does)}], {who}{through}{trust}{origin}")
-        return (*lines, *self.resolution.notes)
+        return (*lines, *self._notes)
+
+
+class Routes:
+    """The routes of the latest pulls, by the pulls' names; for any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._routes: OrderedDict[str, Route] = OrderedDict()
+
+    def of(self, pull: str, make: Callable[[], Route]) -> Route:
+        """The route of a pull, made for its first layer."""
+        with self._lock:
+            route = self._routes.get(pull)
+            if route is None:
+                route = self._routes[pull] = make()
+            self._routes.move_to_end(pull)
+            if len(self._routes) > _REMEMBERED:
+                self._routes.popitem(last=False)
+            return route
 
 
 def make_route(reference: Reference, credentials: Credentials | None, settings: StoreSettings) -> Route:
     """Read the configuration and decide. Blocking. Raises BadInput (configuration, AuthConfig)."""
     directory = read_host_directory(reference.registry, settings.registry_dirs)
-    return Route(reference, credentials, resolve(reference.registry, directory), settings)
+    resolution = resolve(reference.registry, directory)
+    ways = [
+        Way(
+            endpoint=endpoint,
+            login=login_for(credentials, registry=reference.registry, endpoint=endpoint.host),
+        )
+        for endpoint in resolution.endpoints
+    ]
+    return Route(reference, ways, settings, notes=resolution.notes)

@@ -63,10 +63,11 @@ class Document:
 class Access:
     """The login at one endpoint for one repository, with the token that came of it; shared by sessions."""
 
-    def __init__(self, login: Login | None) -> None:
+    def __init__(self, login: Login | None, authorization: str = "") -> None:
         self.login = login
         self.lock = threading.Lock()
-        self.authorization = f"Bearer {login.bearer}" if login is not None and login.bearer else ""
+        ready = f"Bearer {login.bearer}" if login is not None and login.bearer else ""
+        self.authorization = authorization or ready
 
 
 class Session:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -41,8 +42,32 @@ class Content:
         self._file.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a content lies, for another process of the machine, as long as the source is open."""
+
+    path: Path  # the file, or the directory that `name` is below
+    name: str = ""
+    start: int = 0
+    size: int = 0
+
+    def open(self) -> Content | None:
+        """The content, None if there is no such regular file any more."""
+        if not self.name:
+            return Content(self.path.open("rb", buffering=0), self.start, self.size)
+        directory = DirectorySource(self.path)
+        try:
+            return directory.open(self.name)
+        finally:
+            directory.close()
+
+
 class Source(Protocol):
     """An opened archive; its contents can be read by several threads at once."""
+
+    def place(self, name: str) -> Place | None:
+        """Where the regular file of that name lies, None if it is known that there is none."""
+        ...
 
     def open(self, name: str) -> Content | None:
         """The regular file of that name, None if there is none."""
@@ -56,6 +81,9 @@ class DirectorySource:
 
     def __init__(self, path: Path) -> None:
         self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def place(self, name: str) -> Place | None:
+        return Place(path=Path(f"/proc/{os.getpid()}/fd/{self._directory}"), name=name)
 
     def open(self, name: str) -> Content | None:
         try:
@@ -89,6 +117,10 @@ class TarSource:
             raise BadInput(f"{what}: not a tar archive: {failure}") from failure
 
     def open(self, name: str) -> Content | None:
+        place = self.place(name)
+        return None if place is None else place.open()
+
+    def place(self, name: str) -> Place | None:
         member = self._members.get(_clean(name))
         for _ in range(_LINKS):
             if member is None or not (member.issym() or member.islnk()):
@@ -97,7 +129,7 @@ class TarSource:
             member = self._members.get(_clean(str(base / member.linkname)))
         if member is None or not member.isreg() or member.issparse():
             return None
-        return Content(self._path.open("rb", buffering=0), member.offset_data, member.size)
+        return Place(path=self._path, start=member.offset_data, size=member.size)
 
     def close(self) -> None:
         self._members.clear()

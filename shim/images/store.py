@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,15 +19,15 @@ from oci.errors import Absent, BadInput
 from oci.manifest import Platform, normalise
 from oci.reference import Reference, parse
 from oci.registry_auth import Credentials
-from oci.registry_hosts import PULL
 from oci.workload import ContainerId, ImageId, PodId
 from shim.images import layers, recovery
 from shim.images.archive import ArchiveImage, images_in, wanted_layers
 from shim.images.cancellation import Cancellation
 from shim.images.catalogue import find, names_of
 from shim.images.documents import digests_of, read_document
+from shim.images.fetching import RegistryLayer
 from shim.images.flights import Flights
-from shim.images.intake import Intake, Wanted, fetch_from, settle
+from shim.images.intake import Intake, Wanted, settle
 from shim.images.keeping import Keeping
 from shim.images.layout import Layout
 from shim.images.lending import Lending, Loan, stack_order
@@ -314,6 +315,8 @@ class ImageStore:
         route = await self._threads.do(make_route, reference, credentials, self._settings)
         cancellation = Cancellation()
         before = find(str(reference), self._records.images)
+        if before is None:
+            self._intake.prepare()
 
         digests = frozenset(before.digests if before is not None else ())
 
@@ -351,20 +354,26 @@ class ImageStore:
         )
 
     def _wanted(self, route: Route, resolved: Resolved, what: str) -> list[Wanted]:
-        found = []
-        for number, (blob, diff_id) in enumerate(
-            zip(resolved.manifest.layers, resolved.config.diff_ids, strict=True)
-        ):
-            fetch = fetch_from(
-                lambda cancellation: route.sessions(cancellation, capability=PULL, first=resolved.endpoint),
-                self._layout,
-                self._settings,
-                blob,
-                diff_id,
-                what=f"{what}: layer {number + 1} of {len(resolved.manifest.layers)} ({blob.digest})",
+        pull, ways = secrets.token_hex(8), route.ways
+        layers_of = zip(resolved.manifest.layers, resolved.config.diff_ids, strict=True)
+        return [
+            Wanted(
+                diff_id=diff_id,
+                blob=blob,
+                job=RegistryLayer(
+                    pull=pull,
+                    ways=ways,
+                    reference=route.reference,
+                    first=resolved.endpoint,
+                    blob=blob,
+                    diff_id=diff_id,
+                    layout=self._layout,
+                    settings=self._settings,
+                    what=f"{what}: layer {number} of {len(resolved.manifest.layers)} ({blob.digest})",
+                ),
             )
-            found.append(Wanted(diff_id=diff_id, blob=blob, fetch=fetch))
-        return found
+            for number, (blob, diff_id) in enumerate(layers_of, 1)
+        ]
 
     async def _import(
         self, source: Source, image: ArchiveImage, names: Sequence[Reference], what: str

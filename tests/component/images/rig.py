@@ -60,7 +60,7 @@ def content(directory: Path) -> list[str]:
     Trees that are being removed in the background do not count, `everything` has them.
     """
     root = directory / "images"
-    found = [name for name in _walked(root, directories=False) if not re.match(r"tmp/\w+\.gone/", name)]
+    found = [name for name in _walked(root, directories=False) if not re.match(r"tmp/[\w-]+\.gone/", name)]
     found += [str(path.relative_to(root)) for path in (root / "l").iterdir()]
     found += [f"mount {mounted.target}" for mounted in mounts_below(root)]
     return sorted(found)

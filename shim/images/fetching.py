@@ -1,0 +1,153 @@
+"""Getting one layer, as a value that is sent to the process that does it (`layer_worker.py`). Blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from oci.errors import BadInput, Busy
+from oci.manifest import Descriptor
+from oci.reference import Reference
+from oci.registry_hosts import PULL, Endpoint
+from shim.images.cancellation import Cancellation
+from shim.images.connections import UNAVAILABLE, Unreachable
+from shim.images.download import blocks
+from shim.images.layout import Layout
+from shim.images.progress import LayerMeter, Phase
+from shim.images.receive import Expected, Received, receive
+from shim.images.routes import Route, Routes, Way
+from shim.images.session import Corrupt
+from shim.images.settings import Limits, StoreSettings
+from shim.images.sources import BLOCK, Content, Place
+
+
+class Job(Protocol):
+    """What a layer comes from. `what` begins every error."""
+
+    @property
+    def what(self) -> str: ...
+
+    def run(self, cancellation: Cancellation, meter: LayerMeter, routes: Routes, /) -> Received:
+        """The layer, verified, in temporary files. Raises CrispError, Cancelled.
+
+        `routes` are those of the latest pulls: the layers of one share its token.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryLayer:
+    """A blob that is asked for endpoint after endpoint, also when one sends something else."""
+
+    pull: str  # which pull this belongs to, a word that no other has
+    ways: tuple[Way, ...] = field(repr=False)
+    reference: Reference
+    first: Endpoint | None  # the one that had the manifest
+    blob: Descriptor
+    diff_id: str
+    layout: Layout
+    settings: StoreSettings = field(repr=False)
+    what: str
+
+    def run(self, cancellation: Cancellation, meter: LayerMeter, routes: Routes, /) -> Received:
+        route = routes.of(self.pull, lambda: Route(self.reference, self.ways, self.settings))
+        expected = Expected(diff_id=self.diff_id, digest=self.blob.digest, size=self.blob.size)
+        begin = 0
+        while True:
+            attempt = Cancellation()  # a failing pipeline cancels its own reader, not the next try
+            cancellation.add(attempt)
+            sessions = route.sessions(attempt, capability=PULL, first=self.first)
+            meter.phase = Phase.DOWNLOADING
+            try:
+                content = blocks(
+                    sessions[begin:],
+                    self.blob,
+                    transfer=self.settings.transfer,
+                    cancellation=attempt,
+                    meter=meter,
+                    what=self.what,
+                )
+                return receive(
+                    content,
+                    expected,
+                    self.layout,
+                    limits=self.settings.limits,
+                    cancellation=attempt,
+                    what=self.what,
+                    durable=True,
+                )
+            except Corrupt:
+                begin += 1
+                if begin >= len(sessions):
+                    raise
+            except Unreachable as failure:
+                raise Busy(failure.message, token=UNAVAILABLE) from failure
+            finally:
+                cancellation.remove(attempt)
+                for session in sessions:
+                    session.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveLayer:
+    """A file of an archive that the daemon has open."""
+
+    place: Place | None
+    expected: Expected
+    layout: Layout
+    limits: Limits
+    archive: str
+    name: str
+
+    @property
+    def what(self) -> str:
+        return f"{self.archive}: {self.name[:200]}"
+
+    def run(self, cancellation: Cancellation, meter: LayerMeter, _routes: Routes, /) -> Received:
+        content = None if self.place is None else self.place.open()
+        if content is None:
+            raise BadInput(f"{self.archive}: {self.name[:200]!r} is missing in the archive")
+        meter.total = content.size
+        meter.phase = Phase.DOWNLOADING
+        try:
+            return receive(
+                _blocks(content, meter, cancellation),
+                self.expected,
+                self.layout,
+                limits=self.limits,
+                cancellation=cancellation,
+                what=self.what,
+                durable=True,
+            )
+        finally:
+            content.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeLayer:
+    """A tar of our own making."""
+
+    tar: bytes = field(repr=False)
+    diff_id: str
+    layout: Layout
+    limits: Limits
+    what: str
+
+    def run(self, cancellation: Cancellation, _meter: LayerMeter, _routes: Routes, /) -> Received:
+        return receive(
+            (self.tar,),
+            Expected(diff_id=self.diff_id),
+            self.layout,
+            limits=self.limits,
+            cancellation=cancellation,
+            what=self.what,
+            durable=True,
+        )
+
+
+def _blocks(content: Content, meter: LayerMeter, cancellation: Cancellation) -> Iterator[bytes]:
+    while block := content.read(BLOCK):
+        cancellation.check()
+        meter.received += len(block)
+        yield block

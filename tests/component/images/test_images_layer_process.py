@@ -1,0 +1,135 @@
+"""The process that makes layers ready: one for all, no longer than it is needed, and not after the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from oci.errors import Internal
+from shim.images import layer_process
+from shim.images.layer_worker import NICE
+from shim.kernel import pidfd
+from shim.process import wait_gone
+from shim.records import ProcessRef
+from tests.component.images.rig import content, failure, opened, run
+from tests.doubles.registry import Answer, Registry, Request, tar_of
+
+TREE = Path(__file__).parents[3]
+BIG = tar_of({"big": random.Random(5).randbytes(3_000_000)})
+
+
+def processes(of: int) -> list[ProcessRef]:
+    """The processes for layers that are children of `of`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"shim.images.layer_worker" in words and parent == of:
+            seen = pidfd.read_stat(int(entry.name))
+            if seen is not None:
+                found.append(ProcessRef(pid=int(entry.name), start_time=seen[1]))
+    return found
+
+
+def test_pulls_share_a_process_of_low_priority_that_ends_with_the_store(double: Registry, home: Path) -> None:
+    double.push("app", "1", [tar_of({"one": b"1"}), tar_of({"two": b"2"})])
+    double.push("app", "2", [tar_of({"three": b"3"})])
+
+    async def story() -> None:
+        async with opened(home) as store:
+            await asyncio.gather(*(store.pull(double.reference(f"app:{tag}")) for tag in "12"))
+            (worker,) = processes(os.getpid())
+            assert os.getpriority(os.PRIO_PROCESS, worker.pid) == NICE
+        assert processes(os.getpid()) == []
+
+    run(story)
+
+
+def test_a_process_without_work_ends(double: Registry, home: Path) -> None:
+    double.push("app", "1", [tar_of({"one": b"1"})])
+    double.push("app", "2", [tar_of({"two": b"2"})])
+
+    async def story() -> None:
+        async with opened(home) as store:
+            store._intake._process._idle = 0.0
+            for tag in "12":
+                await store.pull(double.reference(f"app:{tag}"))
+                for worker in processes(os.getpid()):
+                    assert await wait_gone(worker, 20)
+
+    run(story)
+
+
+def test_a_process_that_dies_is_named_leaves_nothing_and_the_next_pull_has_another(
+    double: Registry, home: Path
+) -> None:
+    double.push("app", "1", [tar_of({"one": b"1"})])
+    pushed = double.push("app", "2", [BIG])
+    reached, held = threading.Event(), threading.Event()
+
+    def halfway(_request: Request, right: Answer) -> Answer:
+        reached.set()
+        right.hold = held
+        return right
+
+    double.on(f"blobs/{pushed.layers[0]}", halfway, times=1)
+
+    async def story() -> None:
+        async with opened(home) as store:
+            await store.pull(double.reference("app:1"))
+            (worker,) = processes(os.getpid())
+            await store.remove(double.reference("app:1"))
+            pull = asyncio.ensure_future(failure(store.pull(double.reference("app:2"))))
+            await asyncio.to_thread(reached.wait, 20)
+            os.kill(worker.pid, signal.SIGKILL)
+            found = await pull
+            assert isinstance(found, Internal)
+            assert "the process that makes layers ready ended with status -9" in str(found)
+            assert content(home) == []
+            held.set()
+            assert (await store.pull(double.reference("app:2"))).id == pushed.config
+
+    run(story)
+
+
+_DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from tests.component.images.rig import opened
+async def story():
+    async with opened(Path(sys.argv[1])) as store:
+        await store.pull(sys.argv[2])
+        print("pulled", flush=True)
+        await asyncio.Event().wait()
+asyncio.run(story())
+"""
+
+
+def test_the_process_does_not_outlive_a_daemon_that_is_killed(double: Registry, home: Path) -> None:
+    double.push("app", "1", [tar_of({"one": b"1"})])
+    command = [sys.executable, "-c", _DAEMON, str(home), double.reference("app:1")]
+    with subprocess.Popen(command, cwd=TREE, stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == b"pulled\n"
+        (worker,) = processes(daemon.pid)
+        daemon.kill()
+
+    async def story() -> None:
+        assert await wait_gone(worker, 20)
+
+    run(story)
+
+
+def test_a_process_is_kept_for_the_next_pull() -> None:
+    assert layer_process.IDLE >= 5.0
