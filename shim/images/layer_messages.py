@@ -49,12 +49,11 @@ def read_frame(stream: BinaryIO) -> tuple[int, Job | None] | None:
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return None
-    body = stream.read(_LENGTH.unpack(head)[0])
-    try:
-        # From the daemon alone: the pipe has no name.
-        number, job = pickle.loads(body)  # noqa: S301
-    except EOFError:
+    length = _LENGTH.unpack(head)[0]
+    body = stream.read(length)
+    if len(body) < length:
         return None
+    number, job = pickle.loads(body)  # noqa: S301 - from the daemon alone: the pipe has no name
     return number, job
 
 
