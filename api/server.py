@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import time
 from collections.abc import Sequence
@@ -21,8 +22,10 @@ from api.proto import admin_pb2, cri_pb2
 from api.runtime_service import RuntimeService
 from api.sockets import protect
 from api.streaming.server import Limits, StreamingServer
+from api.streaming.tls import Tls, TlsFiles
 from api.unbuilt import UNBUILT
 from config.effective import explain
+from config.models import StreamingSettings
 from oci.errors import Internal
 from oci.metrics import described
 from shim.doctor import Check, examine
@@ -53,6 +56,7 @@ class Server:
             address=streaming.address,
             port=streaming.port,
             limits=Limits(idle=float(streaming.idle_timeout), creation=float(streaming.creation_timeout)),
+            tls=_streaming_tls(streaming),
         )
 
     async def start(self) -> None:
@@ -149,6 +153,22 @@ class Server:
                 RUN_REALM: (str(settings.run_socket),),
             },
         )
+
+
+def _streaming_tls(settings: StreamingSettings) -> Tls | None:
+    tls = settings.tls
+    if not tls.enabled:
+        return None
+    return Tls(
+        TlsFiles(
+            certificate=tls.certificate,
+            key=tls.key,
+            client_ca=tls.client_ca,
+            minimum=tls.minimum_version,
+        ),
+        address=settings.address,
+        today=lambda: datetime.datetime.now(datetime.UTC),
+    )
 
 
 async def _listen(server: grpc.aio.Server, paths: Sequence[Path]) -> None:

@@ -321,11 +321,50 @@ class ContainerSettings(Table):
     )
 
 
+class StreamingTlsSettings(Table):
+    """TLS of the streaming server: off unless a key pair is given or asked for.
+
+    The files are looked at for each connection, so they can be replaced while the daemon runs.
+    """
+
+    certificate: AbsolutePath | None = Field(
+        default=None, description="The certificate, followed by those that lead to its authority; PEM."
+    )
+    key: AbsolutePath | None = Field(default=None, description="Its private key, not encrypted; PEM.")
+    self_signed: bool = Field(
+        default=False,
+        description="Make a key pair at start, for `address` and the node's name, in memory alone.",
+    )
+    client_ca: AbsolutePath | None = Field(
+        default=None,
+        description="Authorities, PEM: only clients that show a certificate of theirs are let in.",
+    )
+    minimum_version: Literal["1.2", "1.3"] = Field(
+        default="1.2", description="The oldest version of TLS that is spoken."
+    )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the server speaks TLS at all."""
+        return self.self_signed or self.certificate is not None
+
+    @model_validator(mode="after")
+    def _one_key_pair(self) -> StreamingTlsSettings:
+        if (self.certificate is None) != (self.key is None):
+            missing = "key" if self.key is None else "certificate"
+            raise between_keys(missing, "certificate and key belong together: set both or none")
+        if self.self_signed and self.certificate is not None:
+            raise between_keys("self_signed", "a key pair is given, so none is made: remove one of the two")
+        if self.client_ca is not None and not self.enabled:
+            raise between_keys("client_ca", "needs a key pair: set certificate and key, or self_signed")
+        return self
+
+
 class StreamingSettings(Table):
     """The server that exec, attach and port-forward connect to.
 
-    Whoever knows a URL may use it, once and within a minute, so an address that others reach needs a network
-    that nobody listens on.
+    Whoever knows a URL may use it, once and within a minute, so an address that others reach needs TLS, or a
+    network that nobody listens on.
     """
 
     address: IpAddress = Field(
@@ -338,6 +377,7 @@ class StreamingSettings(Table):
     creation_timeout: PositiveDuration = Field(
         default=Seconds(30), description="How long a client has for its request and to open its streams."
     )
+    tls: StreamingTlsSettings = Field(default_factory=StreamingTlsSettings)
 
 
 class Settings(Table):

@@ -69,6 +69,9 @@ _EXAMPLE_VALUES = {
     "default_handler": '"runc"',
     "host": '"runc"',
     "untrusted": '"kata"',
+    "certificate": '"/etc/crisp/streaming.crt"',
+    "key": '"/etc/crisp/streaming.key"',
+    "client_ca": '"/etc/crisp/clients.crt"',
 }
 
 

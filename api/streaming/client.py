@@ -44,7 +44,8 @@ class Opening:
 
     def __init__(self, url: str, protocols: tuple[str, ...], *, websocket: bool) -> None:
         parts = urlsplit(url)
-        self.host, self.port = parts.hostname or "", parts.port or 80
+        self.tls = parts.scheme == "https"
+        self.host, self.port = parts.hostname or "", parts.port or (443 if self.tls else 80)
         self._connection = h11.Connection(h11.CLIENT)
         self._answer: h11.InformationalResponse | h11.Response | None = None
         self._body = b""

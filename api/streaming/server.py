@@ -17,6 +17,7 @@ from api.streaming.commands import Conversation, RemoteCommand
 from api.streaming.forwarding import ChannelForwarding, Forwarding, SpdyForwarding, TunnelForwarding
 from api.streaming.forwards import Forward, ForwardConversation
 from api.streaming.remote import Remote, SpdyRemote, WebSocketRemote
+from api.streaming.tls import Tls
 from api.streaming.tokens import Tokens
 from api.streaming.upgrade import (
     Head,
@@ -51,17 +52,20 @@ class Limits:
 class StreamingServer:
     """Listens at `address` and `port` (0: a free one) between `start` and `stop`."""
 
-    def __init__(self, *, address: str, port: int, limits: Limits) -> None:
+    def __init__(self, *, address: str, port: int, limits: Limits, tls: Tls | None = None) -> None:
         self._address = address
         self._port = port
         self._limits = limits
+        self._tls = tls
         self._tokens: Tokens[RemoteCommand | Forward] = Tokens(now=time.monotonic)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._unclaimed = 0
 
     async def start(self) -> None:
-        """Raises Internal when it cannot listen."""
+        """Raises Internal when it cannot listen, BadInput for a key pair that cannot be used."""
+        if self._tls is not None:
+            self._tls.context()
         try:
             self._server = await asyncio.start_server(
                 self._connected, self._address, self._port, limit=256 * 1024
@@ -85,7 +89,8 @@ class StreamingServer:
         """Where a client can connect once, within a minute. Raises Full."""
         token = self._tokens.issue(kind, request)
         host = f"[{self._address}]" if ":" in self._address else self._address
-        return f"http://{host}:{self._port}/{kind.value}/{token}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{host}:{self._port}/{kind.value}/{token}"
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._unclaimed >= MAX_UNCLAIMED:
@@ -97,10 +102,13 @@ class StreamingServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._unclaimed += 1
-        wire = Wire(reader, writer, idle=self._limits.idle)
+        wire: Wire | None = None
         try:
             try:
                 async with asyncio.timeout(self._limits.creation):
+                    if self._tls is not None:
+                        await _start_tls(writer, self._tls)
+                    wire = Wire(reader, writer, idle=self._limits.idle)
                     found = await self._enter(wire)
             finally:
                 self._unclaimed -= 1
@@ -111,7 +119,10 @@ class StreamingServer:
         except Exception:
             log.exception("streaming")
         finally:
-            await wire.close()
+            if wire is None:
+                writer.transport.abort()
+            else:
+                await wire.close()
 
     async def _enter(self, wire: Wire) -> tuple[Kind, Upgrade, RemoteCommand | Forward, bytes] | None:
         """Read the request and answer it; what was asked for, and what came behind the request."""
@@ -161,6 +172,14 @@ class StreamingServer:
         finally:
             seconds = round(time.monotonic() - began, 3)
             log.info("streaming ends", extra={"kind": kind.value, "seconds": seconds})
+
+
+async def _start_tls(writer: asyncio.StreamWriter, tls: Tls) -> None:
+    """Raises ClientGone for a client that does not get through the handshake."""
+    try:
+        await writer.start_tls(tls.context())
+    except OSError as error:  # every failure of OpenSSL is one
+        raise ClientGone(f"TLS: {error}") from error
 
 
 def _name(upgrade: Upgrade) -> str:

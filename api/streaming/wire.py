@@ -125,8 +125,11 @@ class Wire:
         with contextlib.suppress(TimeoutError, OSError, ClientGone):
             async with asyncio.timeout(LINGER):
                 await self._writer.drain()
-                if self._writer.can_write_eof():
-                    self._writer.write_eof()
+                if not self._writer.can_write_eof():  # TLS: its goodbye ends both directions
+                    self._writer.close()
+                    await self._writer.wait_closed()
+                    return
+                self._writer.write_eof()
                 while (data := await self.read()) and not over(data):
                     pass
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from config.loading import load
-from config.models import HandlerPolicySettings, HandlerSettings, Settings
+from config.models import HandlerPolicySettings, HandlerSettings, Settings, StreamingTlsSettings
 from config.problems import known_keys
 from config.reference import example, render
 
@@ -46,6 +46,7 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
                 "handler_policy": HandlerPolicySettings(),
                 "network": shown.network.model_copy(update={"cache_dir": None}),
                 "containers": shown.containers.model_copy(update={"init_binary": None}),
+                "streaming": shown.streaming.model_copy(update={"tls": StreamingTlsSettings()}),
             }
         )
         == Settings()
