@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
-from api.proto import cri_pb2
 from api.streaming.client import ForwardClient, Forwarded
 from api.streaming.events import Gone
 from api.streaming.websocket import Messages, Piece
-from shim.kernel.namespace import within_network
 from tests.component.cri.client import Client
 from tests.component.streaming.clients import forward_url, opened
+from tests.component.streaming.pods import echo, in_pod, late
 
 
 @dataclass
@@ -83,60 +78,11 @@ def forwarding(client: Client, pod: str, dialect: str) -> Iterator[Session]:
         yield session
 
 
-def echo(connection: socket.socket) -> None:
-    """Says everything again, until the other side has ended."""
-    while data := connection.recv(65536):
-        connection.sendall(data)
-
-
-def late(connection: socket.socket) -> None:
-    """Answers when the other side has ended."""
-    while connection.recv(65536):
-        pass
-    connection.sendall(b"got it\n")
-
-
-@contextmanager
-def listening(network: str, port: int, serve: Callable[[socket.socket], None]) -> Iterator[None]:
-    """A server inside a network namespace, a thread for each connection."""
-
-    def listen() -> socket.socket:
-        return socket.create_server(("127.0.0.1", port), backlog=512)
-
-    server = asyncio.run(within_network(network, listen))
-    threads = []
-
-    def one(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            serve(connection)
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threads.append(threading.Thread(target=one, args=(server.accept()[0],)))
-                threads[-1].start()
-
-    accepting = threading.Thread(target=accept)
-    accepting.start()
-    try:
-        yield
-    finally:
-        server.shutdown(socket.SHUT_RDWR)  # which ends the accepting
-        accepting.join()
-        server.close()
-        for thread in threads:
-            thread.join()
-
-
 @pytest.fixture
 def pod(client: Client) -> Iterator[str]:
     """It echoes at port 8080, and answers at 8081 when the client has ended."""
     made = client.run_pod()
-    status = client.call(
-        "PodSandboxStatus", cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=made, verbose=True)
-    )
-    network = json.loads(status.info["info"])["namespaces"]["network"]
-    with listening(network, 8080, echo), listening(network, 8081, late):
+    with in_pod(client, made, 8080, echo), in_pod(client, made, 8081, late):
         yield made
 
 
