@@ -99,8 +99,8 @@ class Tls:
             for name, path in (("certificate", self._files.certificate), ("key", self._files.key)):
                 if not os.access(path, os.R_OK):
                     raise BadInput(f"streaming.tls.{name} {path}: does not exist or cannot be read")
-            certificate, key = str(self._files.certificate), str(self._files.key)
-            yield certificate, key, f"certificate {certificate} with key {key}"
+            first, second = str(self._files.certificate), str(self._files.key)
+            yield first, second, f"certificate {first} with key {second}"
             return
         now = self._today()
         made = self_made(self._address, socket.gethostname(), now)
@@ -109,8 +109,8 @@ class Tls:
             descriptor = os.memfd_create("crisp-streaming", os.MFD_CLOEXEC)
             stack.callback(os.close, descriptor)
             os.write(descriptor, made)
-            path = f"/proc/self/fd/{descriptor}"
-            yield path, path, "the self-made key pair"
+            memory = f"/proc/self/fd/{descriptor}"
+            yield memory, memory, "the self-made key pair"
 
 
 def self_made(address: str, host: str, now: datetime.datetime) -> bytes:
@@ -119,9 +119,10 @@ def self_made(address: str, host: str, now: datetime.datetime) -> bytes:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "crispd streaming")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "crispd streaming")])
     addresses = dict.fromkeys(ipaddress.ip_address(text) for text in (address, "127.0.0.1", "::1"))
     names: list[x509.GeneralName] = [x509.DNSName("localhost")]
     with contextlib.suppress(ValueError):  # a name that is no name of DNS
@@ -136,7 +137,7 @@ def self_made(address: str, host: str, now: datetime.datetime) -> bytes:
         .not_valid_after(now + LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectAlternativeName([*names, *map(x509.IPAddress, addresses)]), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(
