@@ -65,14 +65,18 @@ def execute(
     pid_file: Path,
     cgroup: str = "",
     console: Path | None = None,
+    inner: Path | None = None,
 ) -> list[str]:
     """A process beside the container's own, in the foreground. `cgroup` is `[CONTROLLER:]SUBGROUP`.
 
-    Its terminal is sent to the socket `console`; not all runtimes do that in the foreground.
+    Its terminal is sent to the socket `console`; not all runtimes do that in the foreground. `inner` gets its
+    number inside a sandbox.
     """
     group = [f"--cgroup={cgroup}"] if cgroup else []
     terminal = [f"--console-socket={console}"] if console is not None else []
-    files = (f"--process={process}", f"--pid-file={pid_file}")
+    files = [f"--process={process}", f"--pid-file={pid_file}"]
+    if inner is not None:
+        files.append(f"--internal-pid-file={inner}")
     return _command(runtime, log, "exec", *files, *group, *terminal, container)
 
 
@@ -81,6 +85,16 @@ def checkpoint(runtime: Runtime, log: Path, container: str, *, images: Path, wor
     options = ["--leave-running", "--tcp-established", "--file-locks"]
     paths = [f"--image-path={images}", f"--work-path={work}"]
     return _command(runtime, log, "checkpoint", *paths, *options, container)
+
+
+def kill_process(runtime: Runtime, log: Path, container: str, pid: int) -> list[str]:
+    """SIGKILL to one process of a sandbox, by its number in the container (runsc)."""
+    return _command(runtime, log, "kill", f"--pid={pid}", container, "9")
+
+
+def port_forward(runtime: Runtime, log: Path, container: str, *, stream: Path, port: int) -> list[str]:
+    """Connect a port of the sandbox to a listening socket, once (runsc)."""
+    return _command(runtime, log, "port-forward", f"--stream={stream}", container, str(port))
 
 
 def update(runtime: Runtime, log: Path, container: str, *, resources: Path) -> list[str]:
@@ -119,6 +133,8 @@ def parse_state(data: bytes) -> RuntimeState:
         phase = Phase(answer.get("status"))
     except ValueError as error:
         raise ValueError(f"state printed the status {answer.get('status')!r}") from error
+    if pid == -1:  # runsc's for none
+        pid = 0
     if not isinstance(pid, int) or isinstance(pid, bool) or pid < 0:
         raise ValueError(f"state printed the pid {pid!r}")
     return RuntimeState(phase=phase, pid=pid)
@@ -158,6 +174,8 @@ _PROGRAM: Final = re.compile(
     r"|open executable: "  # crun: there, but not a file that may be executed
     r"|the path `.*` (?:exists but it is not executable|is not a regular file)"  # crun 1.21
     r"|cannot open `.*`: (?:Not a directory|Too many levels of symbolic links)"
+    r"|error finding executable \".*\" in PATH"  # runsc
+    r"|failed to load [^:]*: (?:no such file or directory|permission denied|exec format error|is a directory)"
     r"|exec(?:v|ve|vpe?)?[: ].*(?:ENOENT|EACCES|ENOEXEC|No such file or directory|Permission denied"
     r"|Exec format error)",
     re.DOTALL,
@@ -165,12 +183,15 @@ _PROGRAM: Final = re.compile(
 _ABSENT: Final = re.compile(
     r"container (?:.* )?does not exist"  # runc, youki
     r"|error opening file `.*/status`: No such file or directory"  # crun
+    r"|loading (?:container|sandbox): file does not exist"  # runsc
 )
 _NOT_RUNNING: Final = re.compile(
     r"cannot exec (?:in )?a (?:container that has )?stopped|container (?:.* )?is not running"
     r"|the container `.*` is not running|container not running|cannot start an already running container"
     r"|cannot start a container that has stopped|container is not in created state"
-    r"|cannot exec a container that has stopped",
+    r"|cannot exec a container that has stopped"
+    r"|sandbox is not running|container \".*\" not started"  # runsc
+    r"|cannot (?:start|execute in) container \".*\" in state (?:running|stopped|created)",
     re.IGNORECASE,
 )
 
@@ -195,7 +216,7 @@ def failure(runtime: Runtime, container: str, verb: str, words: str, *, status: 
         how = f" (killed by signal {-status})" if status < 0 else f" (status {status})"
     said = words or "it said nothing"
     text = f"handler {runtime.handler}: {runtime.program.name} {verb} of container {container}{how}: {said}"
-    if verb in ("create", "exec") and _PROGRAM.search(words):
+    if verb in ("create", "start", "exec") and _PROGRAM.search(words):
         return RuntimeFailed(text, verb=verb, program_missing=True)
     if verb != "create" and _ABSENT.search(words):
         return Absent(text)

@@ -74,7 +74,9 @@ def parse_version(text: str) -> RuntimeVersion:
     """
     lines = text.strip().splitlines()
     first = re.match(r"([^\s:]+)\s*(?:version:?|:)?\s+v?([0-9A-Za-z][\w.+~:-]*)", lines[0]) if lines else None
-    if first is None or not re.search(r"\d", first[2]):
+    # runsc that was built without its release's name prints a word in place of the version
+    built = first is not None and any(line.startswith("spec:") for line in lines)
+    if first is None or not (built or re.search(r"\d", first[2])):
         shown = lines[0][:80] if lines else ""
         raise BadInput(f"--version printed {shown!r}, which names no version")
     spec = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("spec:")), "")

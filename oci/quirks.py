@@ -32,6 +32,7 @@ class Quirks:
     refuses_options: tuple[str, ...] = ()  # of create: a handler with one of them cannot be used
     systemd_cgroup: bool = True  # knows --systemd-cgroup
     keeps_network: bool = True  # processes in the pod's network namespace reach the containers' ports
+    root_mounts: tuple[str, ...] = ()  # what it leaves mounted in its root, of no container
     port_forward: bool = False  # has a verb `port-forward` that connects to a port of the sandbox
     features: Mapping[str, bool] = field(default_factory=dict)  # of `HandlerFeatures`, over what was found
     notes: tuple[str, ...] = ()  # what the node's people should know, for `crisp handlers`
@@ -75,6 +76,8 @@ ROWS: tuple[Row, ...] = (
             "rejects": ("process.selinuxLabel", "linux.mountLabel"),
             "refuses_options": ("--no-pivot", "--no-new-keyring", "--preserve-fds"),
             "systemd_cgroup": False,
+            "console_in_foreground": True,
+            "root_mounts": ("null-netns",),
             "features": {"apparmor": False, "selinux": False},
             "notes": (
                 "ignores AppArmor profiles",
@@ -159,7 +162,12 @@ def _within(version: str, row: Row) -> bool:
 
 
 def _number(version: str) -> tuple[int, ...]:
-    """Comparable; a release named by its day (runsc) counts as that day, whatever stands before it."""
+    """Comparable; a release named by its day (runsc) counts as that day, whatever stands before it.
+
+    One without any number was built from a tree and is taken for the newest.
+    """
+    if not re.search(r"\d", version):
+        return (1 << 31,)
     day = re.search(r"20\d{6}", version)
     text = version[day.start() :] if day else re.split(r"[+~-]", version, maxsplit=1)[0]
     return tuple(int(part) for part in re.findall(r"\d+", text))

@@ -19,4 +19,4 @@ def ready(pod: PodRecord) -> PodRecord:
 async def dial(node: Node, pod: PodRecord, port: int) -> socket.socket:
     """A connection to `localhost:port` as the pod's containers see it, on the host's network too."""
     driver = node.driver_of(ready(pod))
-    return await driver.dial(pod.namespaces.network, port)
+    return await driver.dial(pod.id, pod.namespaces.network, port)

@@ -213,7 +213,7 @@ class Driver(Protocol):
         """Take part in the container's own streams, from now on. Any number may do so."""
         ...
 
-    async def dial(self, network: str, port: int) -> socket.socket:
+    async def dial(self, pod: PodId, network: str, port: int) -> socket.socket:
         """A connection to `localhost` in a pod; `network` is its namespace's path, "" for the host's.
 
         Not blocking; the caller closes it. Raises Absent when nothing listens, Deadline.

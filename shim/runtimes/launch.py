@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,7 @@ class Launch:
         self.process_file = base.with_name(base.name + ".json")
         self.pid_file = base.with_name(base.name + ".pid")
         self.log = base.with_name(base.name + ".log")
+        self.inner_file = base.with_name(base.name + ".inner")
 
     def enter(self, group: int) -> None:
         """Have a cgroup, which the files are named after: a restart finds it by them."""
@@ -95,7 +96,7 @@ class Launch:
 
     def unlink(self) -> None:
         torn = self.pid_file.with_name(f".{self.pid_file.name}")  # runc was killed while writing it
-        for path in (self.process_file, self.pid_file, self.log, torn):
+        for path in (self.process_file, self.pid_file, self.log, self.inner_file, torn):
             path.unlink(missing_ok=True)
 
 
@@ -111,6 +112,8 @@ class Launches:
         self._groups = groups
         self._io = io
         self._running: dict[str, Launch] = {}
+        # Of runtimes whose processes live in a sandbox: kills one by its number in there.
+        self.inner_ended: Callable[[Target, int], Awaitable[None]] | None = None
 
     def arrived(self, name: str) -> None:
         """A file of this name is complete in the directory of execs."""
@@ -163,6 +166,7 @@ class Launches:
             pid_file=running.pid_file,
             cgroup="" if running.group is None else self._groups.argument(running.group),
             console=console,
+            inner=None if self.inner_ended is None else running.inner_file,
         )
         return await process.spawn(argv, stdin=stdin, stdout=stdout, stderr=stderr)
 
@@ -237,7 +241,10 @@ class Launches:
         finally:
             child.signal_group(signal.SIGKILL)
             await child.wait()
-        return killed + await self._kill_tree(running, roots - {child.pid}, pipes, runtime=0)
+        killed += await self._kill_tree(running, roots - {child.pid}, pipes, runtime=0)
+        if self.inner_ended is not None and (inside := _pid_in(running.inner_file)) is not None:
+            await self.inner_ended(running.target, inside)
+        return killed
 
     async def _kill_tree(
         self, running: Launch, roots: set[int], pipes: frozenset[int], *, runtime: int
@@ -317,3 +324,10 @@ class Launches:
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, work)
+
+
+def _pid_in(path: Path) -> int | None:
+    try:
+        return parse_pid(path.read_bytes())
+    except OSError:
+        return None

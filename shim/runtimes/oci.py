@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from oci import commandline
-from oci.commandline import Phase, Runtime
+from oci.commandline import Phase, Runtime, RuntimeState
 from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, WrongState
 from oci.features import HandlerFeatures
 from oci.monitor import Monitor, resize_message
 from oci.quirks import fitted
-from oci.workload import ContainerId
+from oci.workload import ContainerId, PodId
 from shim import files, process
 from shim.cgroups import Cgroups, Hierarchies
 from shim.facts.reading import text
@@ -161,7 +161,7 @@ class OciDriver:
         runtime_log = self._verbs.log(target.id, "create")
         try:
             fitting = fitted(spec, self._handler.quirks)
-            await self._blocking(lambda: _write_bundle(target, paths, fitting))
+            await self._blocking(lambda: self._prepare(target, paths, fitting, runtime_log))
             monitor = self._monitor(target, paths, runtime_log)
             pid, monitor_ref = await self._monitors.create(monitor, timeout=self._timeout)
             await self._blocking(lambda: runtime_log.unlink(missing_ok=True))
@@ -221,7 +221,7 @@ class OciDriver:
         except CrispError as error:
             log.warning("state is not known", extra={"container": target.id, "error": str(error)})
             return Observed(status=Status.UNKNOWN, process=target.process)
-        living = target.process or _reference(state.pid)
+        living = self._living(target, state)
         if state.phase is Phase.STOPPED or living is None:
             exit_ = None if found is None else await self._exits.describe(target, found)
             return Observed(status=Status.STOPPED, exit=exit_)
@@ -287,7 +287,7 @@ class OciDriver:
             name=f"attach to container {target.id}",
         )
 
-    async def dial(self, network: str, port: int) -> socket.socket:
+    async def dial(self, pod: PodId, network: str, port: int) -> socket.socket:
         """See `shim.network.dial`."""
         return await dial(network, port)
 
@@ -360,6 +360,16 @@ class OciDriver:
     def _lost(self) -> None:
         self._exits.lost()
         self._launches.lost()
+
+    def _living(self, target: Target, state: RuntimeState) -> ProcessRef | None:
+        """The container's process, as recorded or as the runtime says."""
+        return target.process or _reference(state.pid)
+
+    def _prepare(
+        self, target: Target, paths: MonitorFiles, spec: Mapping[str, Any], runtime_log: Path
+    ) -> None:
+        """Write what create reads; the runtime's words will be in `runtime_log`. Blocking."""
+        _write_bundle(target, paths, spec)
 
     def _files(self, target: Target) -> MonitorFiles:
         return MonitorFiles(bundle=target.directory, run_dir=self._run_dir, id=target.id)

@@ -23,6 +23,7 @@ from shim.runtimes.driver import Driver
 from shim.runtimes.kinds import INTERFACE, Candidate, DriverContext, Machine
 from shim.runtimes.oci import OciDriver
 from shim.runtimes.table import Handler
+from shim.runtimes.waited import WaitedDriver
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ class OciKind:
         )
 
     def driver(self, handler: Handler, context: DriverContext) -> Driver:
-        return OciDriver(
+        made = WaitedDriver if handler.quirks.supervise == "wait" else OciDriver
+        return made(
             handler,
             run_dir=context.run_dir,
             exits=context.exits,

@@ -114,6 +114,12 @@ class Verbs:
             lambda runtime, log, id_: commandline.kill(runtime, log, id_, signal, everything=everything),
         )
 
+    async def kill_process(self, container: ContainerId, pid: int) -> None:
+        """Let the runtime kill one process of a sandbox."""
+        await self.call(
+            "kill", container, lambda runtime, log, id_: commandline.kill_process(runtime, log, id_, pid)
+        )
+
     async def delete(self, container: ContainerId) -> None:
         """Let the runtime forget a container; checked, since a success that did nothing would leak it."""
         await self.call("delete", container, commandline.delete)

@@ -21,6 +21,7 @@ def compile_crate(crate: Crate, scratch: Path, made: Path) -> None:
     target = scratch / "root"
     environment = _environment()
     words = ["install", crate.name, "--version", crate.version, "--locked", "--root", str(target)]
+    words += [f"--features={','.join(crate.features)}"] if crate.features else []
     # Others may be at work on the machine, tests with time limits among them.
     _run(["nice", "-n", "15", str(cargo_command(environment)), *words], environment)
     for program in (target / "bin").iterdir():

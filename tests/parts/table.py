@@ -38,6 +38,7 @@ class Crate:
 
     name: str
     version: str
+    features: tuple[str, ...] = ()
 
 
 PARTS: Mapping[str, Part | Crate] = {
@@ -66,7 +67,7 @@ PARTS: Mapping[str, Part | Crate] = {
         version="v0.0.0-20260905035102-160fafc42237",
         programs={"runsc": "runsc", "containerd-shim-runsc-v1": "shim"},
     ),
-    "youki": Crate(name="youki", version="0.7.0"),
+    "youki": Crate(name="youki", version="0.7.0", features=("seccomp", "systemd", "v1", "v2")),
     "cni-plugins": Part(
         module="github.com/containernetworking/plugins",
         version="v1.9.1",
