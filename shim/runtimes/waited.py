@@ -1,10 +1,12 @@
 """The driver of sandboxes that show one process for all containers of a pod, and tell ends only by `wait`.
 
 conmon is kept for what it does well: the log, attach, the exit file, living on without the daemon. What it
-watches is a process of ours, `wait`: a small shell program that runs the runtime's `create` as conmon wants
-it, leaves the runtime's `wait` behind under conmon, and puts that process's number into the pid file. It ends
-with the container's status, so conmon records the right one also while no daemon is there. The price is that
-process for each container (the runtime's own, and a shell). A signal must go through the runtime's `kill`.
+watches is a process of ours: a small shell program that runs the runtime's `create` as conmon wants it, and
+leaves a part of itself behind under conmon, whose number it puts into the pid file. That part starts the
+container when the daemon says so, since the runtime takes the streams of a container from whoever calls
+`start`, then lets the streams go and waits. It ends with the container's status, so conmon records the right
+`start`, then lets the streams go and waits. It ends with the status, so conmon records the right
+must go through the runtime's `kill`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any, Final
 
 from oci import commandline
 from oci.commandline import RuntimeState
-from oci.errors import Absent, CrispError, Deadline, Internal, Unsupported, WrongState
+from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, Unsupported, WrongState
 from oci.monitor import Monitor, parse_pid
 from oci.workload import ContainerId, PodId
 from shim import process
@@ -33,6 +35,7 @@ from shim.kernel import mount
 from shim.lifecycle.undo import to_the_end
 from shim.network.dial import dial
 from shim.records import ProcessRef
+from shim.runtimes import processtree
 from shim.runtimes.conmon import MonitorFiles
 from shim.runtimes.driver import Target
 from shim.runtimes.oci import OciDriver
@@ -42,30 +45,43 @@ from shim.runtimes.verbs import take_log
 log = logging.getLogger(__name__)
 
 _PROGRAM: Final = "runtime"
+_GO: Final = "go"
 _DIAL_TIME: Final = 10.0
 
 _SCRIPT: Final = """\
 #!/bin/sh
-# Written by crispd for conmon: creates the container, leaves what waits for its end, says who that is.
+# Written by crispd for conmon: creates the container, leaves behind what starts it and waits for its end.
+# that is.
 {runtime} "$@" || exit $?
+exec 5<&0
 (
+    read -r words answer <{go} || exit 137
+    {program} --log="$words" start {id}
+    printf %s "$?" >"$answer.new" && mv "$answer.new" "$answer"
+    exec </dev/null >/dev/null 2>&1 5<&-
     while :; do
-        status=$({runtime} wait {id} 2>/dev/null | sed -n 's/.*"exitStatus":\\([0-9][0-9]*\\).*/\\1/p')
+        status=$({runtime} wait {id} | sed -n 's/.*"exitStatus":\\([0-9][0-9]*\\).*/\\1/p')
         [ -z "$status" ] || exit "$status"
         # Nothing waits for what is gone, or stopped without a word: the sandbox was killed.
-        {runtime} state {id} 2>/dev/null | grep -q '"status": *"stopped"' && exit 137
-        {runtime} state {id} >/dev/null 2>&1 || exit 137
+        {runtime} state {id} | grep -q '"status": *"stopped"' && exit 137
+        {runtime} state {id} || exit 137
         sleep 1
     done
-) </dev/null >/dev/null 2>&1 &
+) <&5 5<&- &
 printf %s "$!" >{pid_file}.new && mv {pid_file}.new {pid_file}
 """
 
 
-def script(runtime: commandline.Runtime, words: Path, container: str, pid_file: Path) -> str:
-    """The program that conmon takes for the runtime; `words` is the log of create. Pure."""
-    call = shlex.join([str(runtime.program), *commandline.global_arguments(runtime, words)])
-    return _SCRIPT.format(runtime=call, id=shlex.quote(container), pid_file=shlex.quote(str(pid_file)))
+def script(runtime: commandline.Runtime, words: Path, container: str, pid_file: Path, go: Path) -> str:
+    """The program that conmon takes for the runtime; `words` is the log of create, `go` the fifo. Pure."""
+    quoted = {"id": container, "pid_file": str(pid_file), "go": str(go)}
+    with_log = commandline.global_arguments(runtime, words)
+    without = (argument for argument in with_log if not argument.startswith("--log="))
+    return _SCRIPT.format(
+        runtime=shlex.join([str(runtime.program), *with_log]),
+        program=shlex.join([str(runtime.program), *without]),
+        **{name: shlex.quote(value) for name, value in quoted.items()},
+    )
 
 
 class WaitedDriver(OciDriver):
@@ -74,7 +90,38 @@ class WaitedDriver(OciDriver):
     def __init__(self, handler: Handler, **options: Any) -> None:
         super().__init__(handler, **options)
         self._forwards: set[asyncio.Task[None]] = set()
+        self._answers: dict[str, asyncio.Event] = {}
         self._launches.inner_ended = self._kill_inner
+
+    async def start(self, target: Target) -> None:
+        """By the program under conmon; raises what the runtime said."""
+        await self._open()
+        words = self._verbs.log(target.id, "start")
+        answer = self._run_dir / "execs" / f"s{target.id}.{secrets.token_hex(6)}"
+        answered = self._answers[answer.name] = asyncio.Event()
+        try:
+            # Held open until the answer is there: what is written to a fifo that nobody has open is lost.
+            go = os.open(target.directory / _GO, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.write(go, f"{words} {answer}\n".encode())
+                async with asyncio.timeout(self._timeout):
+                    await answered.wait()
+            finally:
+                os.close(go)
+            status = int(answer.read_bytes() or b"255")
+        except TimeoutError:
+            raise Deadline(
+                f"handler {self.handler}: start of container {target.id} did not end within"
+                f" {self._timeout:g} s"
+            ) from None
+        except OSError as error:
+            raise Internal(f"start of container {target.id}: {error.filename}: {error.strerror}") from error
+        finally:
+            del self._answers[answer.name]
+            said = await to_the_end(self._blocking(lambda: take_log(words)))
+            answer.unlink(missing_ok=True)
+        if status != 0:
+            raise commandline.failure(self._runtime, target.id, "start", said, status=status)
 
     async def kill(self, target: Target, signal: int, *, everything: bool = False) -> None:
         """By the runtime; with SIGKILL to everything it returns when the end is recorded."""
@@ -105,15 +152,29 @@ class WaitedDriver(OciDriver):
 
     # ---- the parts
 
+    def _arrived(self, name: str) -> None:
+        super()._arrived(name)
+        if (answered := self._answers.get(name)) is not None:
+            answered.set()
+
+    def _lost(self) -> None:
+        super()._lost()
+        for name, answered in self._answers.items():
+            if (self._run_dir / "execs" / name).exists():
+                answered.set()
+
     def _prepare(
         self, target: Target, paths: MonitorFiles, spec: Mapping[str, Any], runtime_log: Path
     ) -> None:
         super()._prepare(target, paths, spec, runtime_log)
         program = target.directory / _PROGRAM
-        text = script(self._runtime, runtime_log, target.id, paths.container_pid)
+        go = target.directory / _GO
+        text = script(self._runtime, runtime_log, target.id, paths.container_pid, go)
         try:
             write_atomic(program, text.encode())
             program.chmod(0o700)
+            go.unlink(missing_ok=True)
+            os.mkfifo(go, 0o600)
         except OSError as error:
             raise Internal(f"bundle of container {target.id}: {program}: {error.strerror}") from error
 
@@ -140,7 +201,23 @@ class WaitedDriver(OciDriver):
         with contextlib.suppress(CrispError):  # what it cannot kill its delete, or the cgroup, does
             await self._verbs.kill(target.id, signal.SIGKILL, everything=True)
             await self._gone(target)
-        await super()._kill_rest(replace(target, process=target.process or self._waiter(target)))
+        waiter = target.process or self._waiter(target)
+        if waiter is not None and process.alive(waiter):  # with a start or a wait of the runtime that hangs
+
+            def family() -> list[ProcessRef]:
+                table = processtree.read_table()
+                return [table[pid].reference for pid in processtree.members(table, {waiter.pid}, 0)]
+
+            await processtree.kill_all(family, io=self._io, timeout=self._kill_time)
+        await super()._kill_rest(replace(target, process=waiter))
+
+    async def _delete_from_runtime(self, target: Target) -> None:
+        """Twice where the first was killed: what its sandbox's end took with it has left the rest behind."""
+        try:
+            await super()._delete_from_runtime(target)
+        except RuntimeFailed as error:
+            log.warning("delete is repeated", extra={"container": target.id, "error": error.message})
+            await super()._delete_from_runtime(target)
 
     async def _gone(self, target: Target) -> None:
         waiter = target.process or self._waiter(target)
@@ -209,7 +286,7 @@ class WaitedDriver(OciDriver):
             if set(root.iterdir()) - left:
                 return
             for path in left:
-                mount.unmount_all(path)
+                mount.unmount_all(path)  # several, where sandboxes were made at the same time
                 path.unlink(missing_ok=True)
         except OSError:
             return
