@@ -5,8 +5,8 @@ watches is a process of ours: a small shell program that runs the runtime's `cre
 leaves a part of itself behind under conmon, whose number it puts into the pid file. That part starts the
 container when the daemon says so, since the runtime takes the streams of a container from whoever calls
 `start`, then lets the streams go and waits. It ends with the container's status, so conmon records the right
-`start`, then lets the streams go and waits. It ends with the status, so conmon records the right
-must go through the runtime's `kill`.
+one also while no daemon is there. The price is that shell and the runtime's `wait` for each container. A
+signal must go through the runtime's `kill`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ _DIAL_TIME: Final = 10.0
 _SCRIPT: Final = """\
 #!/bin/sh
 # Written by crispd for conmon: creates the container, leaves behind what starts it and waits for its end.
-# that is.
 {runtime} "$@" || exit $?
 exec 5<&0
 (
