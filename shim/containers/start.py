@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from oci.errors import CrispError, Internal, WrongState
+from oci.errors import CrispError, WrongState
 from oci.workload import ContainerId
+from shim.containers.bundle import read_config
 from shim.containers.lookup import current
 from shim.containers.target import target
 from shim.lifecycle.table import ContainerEvent, next_container_state
@@ -65,7 +63,7 @@ async def reset(node: Node, record: ContainerRecord) -> ContainerRecord:
 
 async def _run(node: Node, driver: Driver, record: ContainerRecord) -> ContainerRecord:
     of = target(node.paths, record)
-    config = await asyncio.to_thread(_read_config, of.directory)
+    config = await asyncio.to_thread(read_config, of.directory, stage="start")
     created = await driver.create(of, config)
     await driver.start(replace(of, process=created.process, monitor=created.monitor))
     return replace(
@@ -114,12 +112,3 @@ async def _failed(node: Node, driver: Driver, record: ContainerRecord, error: Ba
             finished_at=max(node.now(), record.created_at),
         )
     )
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise Internal(f"start: cannot read the bundle's {path}: {error}") from error
-    return config

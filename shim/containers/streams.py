@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from oci.bundle import exec_process
 from oci.errors import BadInput
-from shim.containers.exec import read_process, require_running
+from shim.containers.bundle import Processes
+from shim.containers.exec import require_running
 from shim.containers.target import target
 from shim.node import Node
 from shim.records import ContainerRecord
@@ -28,6 +27,7 @@ def check_attach(record: ContainerRecord, *, terminal: bool) -> None:
 
 async def exec_stream(
     node: Node,
+    processes: Processes,
     record: ContainerRecord,
     command: tuple[str, ...],
     *,
@@ -38,7 +38,7 @@ async def exec_stream(
 ) -> Session:
     """Run `command` with the container's environment, user and directory; the caller holds its streams."""
     require_running(record)
-    process = await asyncio.to_thread(read_process, node.paths.container(record.id))
+    process = await processes.of(record.id, node.paths.container(record.id))
     request = StreamRequest(
         process=exec_process(process, command, terminal=terminal), stdin=stdin, outputs=outputs, size=size
     )

@@ -6,15 +6,16 @@ Every method is a lookup and a call of the verb's own module.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from oci.errors import Internal
 from oci.workload import ContainerId, ContainerSpec, PodSpec, Resources
 from shim.collector import Collector
 from shim.containers import checkpoint, create, exec, remove, start, stop, streams, update
+from shim.containers.bundle import Processes, read_config
 from shim.containers.exits import Exits
 from shim.containers.lookup import all_containers, find_container, get_container
 from shim.containers.stop import Stops
@@ -38,6 +39,7 @@ class Containers:
         # Which results a caller has had, in this daemon's life; see `create` and `start`.
         self._created: set[ContainerId] = set()
         self._started: set[ContainerId] = set()
+        self._processes = Processes()
 
     async def create(
         self, realm: str, pod_id: str, spec: ContainerSpec, pod_spec: PodSpec, /
@@ -63,6 +65,7 @@ class Containers:
             await remove.remove(self._node, self._exits, self._stops, record.id)
             self._created.discard(record.id)
             self._started.discard(record.id)
+            self._processes.forget(record.id)
 
     def get(self, realm: str, id_: str, /) -> ContainerRecord:
         """The record. Raises Absent."""
@@ -84,7 +87,7 @@ class Containers:
         self, realm: str, id_: str, cmd: tuple[str, ...], limit: float | None, /
     ) -> ExecResult:
         """ExecSync; `limit` in seconds."""
-        return await exec.exec_sync(self._node, self.get(realm, id_), cmd, limit=limit)
+        return await exec.exec_sync(self._node, self._processes, self.get(realm, id_), cmd, limit=limit)
 
     def check_exec(self, realm: str, id_: str, /) -> ContainerId:
         """Exec: whether it can begin, and the whole id. Raises Absent, WrongState."""
@@ -113,6 +116,7 @@ class Containers:
         """Exec, when its client is there."""
         return await streams.exec_stream(
             self._node,
+            self._processes,
             self.get(realm, id_),
             cmd,
             terminal=terminal,
@@ -148,15 +152,15 @@ class Containers:
 
     async def describe(self, container: ContainerRecord, /) -> Mapping[str, Any]:
         """The verbose status: process, record and OCI configuration."""
-        path = self._node.paths.container(container.id) / "config.json"
+        bundle = self._node.paths.container(container.id)
         spec: Any = None
-        with suppress(OSError, ValueError):
-            spec = json.loads(await asyncio.to_thread(path.read_bytes))
+        with suppress(Internal):
+            spec = await asyncio.to_thread(read_config, bundle, stage="status")
         return {
             "sandboxID": container.pod_id,
             "pid": container.process.pid if container.process is not None else 0,
             "handler": container.handler,
-            "bundle": str(path.parent),
+            "bundle": str(bundle),
             "cgroup": container.cgroup,
             "fault": container.fault,
             "config": encode(container.spec),

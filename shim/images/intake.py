@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -162,9 +163,9 @@ class Intake:
             await self._records.delete(record)
         await self._threads.do(layers.remove_files, self._layout, diff_id)
 
-    def prepare(self) -> None:
-        """Layers will be wanted soon."""
-        self._process.prepare()
+    def coming(self) -> AbstractContextManager[None]:
+        """Layers will be wanted meanwhile."""
+        return self._process.coming()
 
     async def close(self) -> None:
         await self._flights.close()

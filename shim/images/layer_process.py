@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -26,8 +27,8 @@ from shim.images.threads import Threads
 
 log = logging.getLogger(__name__)
 
-IDLE: Final = 10.0
-"""Seconds that a process without jobs is kept: the next pull need not wait for a start."""
+IDLE: Final = 0.5
+"""Seconds that a process is kept when no pull is under way: pods of one moment share it."""
 
 _PATIENCE: Final = 1.5
 """Seconds that a cancelled caller waits for his job to clean up: less than the 2 s of a pull's end."""
@@ -119,17 +120,30 @@ class _Worker:
 
 
 class LayerProcess:
-    """Runs jobs. `prepare` has the process started already when they come."""
+    """Runs jobs."""
 
     def __init__(self, layout: Layout, threads: Threads, *, idle: float = IDLE) -> None:
         self._layout = layout
         self._threads = threads
         self._idle = idle
         self._numbers = count(1)
+        self._coming = 0  # how many have said that jobs of theirs will come
         self._starting: asyncio.Task[_Worker] | None = None
         self._watching: set[asyncio.Task[None]] = set()
 
-    def prepare(self) -> None:
+    @contextlib.contextmanager
+    def coming(self) -> Iterator[None]:
+        """Jobs will come meanwhile: the process is started now, and stays."""
+        self._prepare()
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+            if (worker := self._current()) is not None:
+                self._rest(worker)
+
+    def _prepare(self) -> None:
         """Start the process if there is none."""
         if self._starting is None:
             self._starting = asyncio.ensure_future(self._start())
@@ -167,7 +181,7 @@ class LayerProcess:
 
     async def _worker(self) -> _Worker:
         """A process that takes jobs."""
-        self.prepare()
+        self._prepare()
         assert self._starting is not None
         worker = await asyncio.shield(self._starting)
         if worker.idle is not None:
@@ -248,15 +262,27 @@ class LayerProcess:
 
     def _rest(self, worker: _Worker) -> None:
         """End the process when nothing comes for a while."""
-        if worker.jobs or worker.idle is not None:
+        if worker.jobs or self._coming or worker.idle is not None:
             return
         worker.idle = asyncio.get_running_loop().call_later(self._idle, self._retire, worker)
 
     def _retire(self, worker: _Worker) -> None:
-        if not worker.jobs:
-            if self._starting is not None and self._starting.done() and self._starting.result() is worker:
+        worker.idle = None
+        if not worker.jobs and not self._coming:
+            if self._current() is worker:
                 self._starting = None
             worker.finish()
+
+    def _current(self) -> _Worker | None:
+        starting = self._starting
+        if (
+            starting is None
+            or not starting.done()
+            or starting.cancelled()
+            or starting.exception() is not None
+        ):
+            return None
+        return starting.result()
 
 
 def _remove_rest(layout: Layout, worker: _Worker) -> None:

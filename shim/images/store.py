@@ -6,6 +6,7 @@ documents below its directory and records in the state store; it knows nothing a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -297,8 +298,11 @@ class ImageStore:
     ) -> ImageRecord:
         meter = PullMeter(str(reference))
         self._meters.append(meter)
+        known = find(str(reference), self._records.images) is not None
         try:
-            record = await self._pull_metered(reference, credentials, annotations, meter)
+            # Of a name that is known nothing is likely to be fetched.
+            with contextlib.nullcontext() if known else self._intake.coming():
+                record = await self._pull_metered(reference, credentials, annotations, meter)
         finally:
             self._meters.remove(meter)
         meter.stage = DONE
@@ -315,9 +319,6 @@ class ImageStore:
         route = await self._threads.do(make_route, reference, credentials, self._settings)
         cancellation = Cancellation()
         before = find(str(reference), self._records.images)
-        if before is None:
-            self._intake.prepare()
-
         digests = frozenset(before.digests if before is not None else ())
 
         def known(digest: str) -> bool:

@@ -12,7 +12,6 @@ import threading
 from pathlib import Path
 
 from oci.errors import Internal
-from shim.images import layer_process
 from shim.images.layer_worker import NICE
 from shim.kernel import pidfd
 from shim.process import wait_gone
@@ -42,15 +41,34 @@ def processes(of: int) -> list[ProcessRef]:
     return found
 
 
+class Halfway:
+    """Reactions of a registry that hold blobs back, for what must be seen while they come."""
+
+    def __init__(self, double: Registry, *blobs: str) -> None:
+        self.reached = threading.Barrier(len(blobs) + 1, timeout=30)
+        self.held = threading.Event()
+        for blob in blobs:
+            double.on(f"blobs/{blob}", self, times=1)
+
+    def __call__(self, _request: Request, right: Answer) -> Answer:
+        self.reached.wait()
+        right.hold = self.held
+        return right
+
+
 def test_pulls_share_a_process_of_low_priority_that_ends_with_the_store(double: Registry, home: Path) -> None:
-    double.push("app", "1", [tar_of({"one": b"1"}), tar_of({"two": b"2"})])
-    double.push("app", "2", [tar_of({"three": b"3"})])
+    one = double.push("app", "1", [tar_of({"one": b"1"})])
+    two = double.push("app", "2", [tar_of({"two": b"2"})])
+    halfway = Halfway(double, *one.layers, *two.layers)
 
     async def story() -> None:
         async with opened(home) as store:
-            await asyncio.gather(*(store.pull(double.reference(f"app:{tag}")) for tag in "12"))
+            pulls = asyncio.gather(*(store.pull(double.reference(f"app:{tag}")) for tag in "12"))
+            await asyncio.to_thread(halfway.reached.wait)
             (worker,) = processes(os.getpid())
             assert os.getpriority(os.PRIO_PROCESS, worker.pid) == NICE
+            halfway.held.set()
+            await pulls
         assert processes(os.getpid()) == []
 
     run(story)
@@ -62,7 +80,6 @@ def test_a_process_without_work_ends(double: Registry, home: Path) -> None:
 
     async def story() -> None:
         async with opened(home) as store:
-            store._intake._process._idle = 0.0
             for tag in "12":
                 await store.pull(double.reference(f"app:{tag}"))
                 for worker in processes(os.getpid()):
@@ -74,30 +91,20 @@ def test_a_process_without_work_ends(double: Registry, home: Path) -> None:
 def test_a_process_that_dies_is_named_leaves_nothing_and_the_next_pull_has_another(
     double: Registry, home: Path
 ) -> None:
-    double.push("app", "1", [tar_of({"one": b"1"})])
     pushed = double.push("app", "2", [BIG])
-    reached, held = threading.Event(), threading.Event()
-
-    def halfway(_request: Request, right: Answer) -> Answer:
-        reached.set()
-        right.hold = held
-        return right
-
-    double.on(f"blobs/{pushed.layers[0]}", halfway, times=1)
+    halfway = Halfway(double, *pushed.layers)
 
     async def story() -> None:
         async with opened(home) as store:
-            await store.pull(double.reference("app:1"))
-            (worker,) = processes(os.getpid())
-            await store.remove(double.reference("app:1"))
             pull = asyncio.ensure_future(failure(store.pull(double.reference("app:2"))))
-            await asyncio.to_thread(reached.wait, 20)
+            await asyncio.to_thread(halfway.reached.wait)
+            (worker,) = processes(os.getpid())
             os.kill(worker.pid, signal.SIGKILL)
             found = await pull
             assert isinstance(found, Internal)
             assert "the process that makes layers ready ended with status -9" in str(found)
             assert content(home) == []
-            held.set()
+            halfway.held.set()
             assert (await store.pull(double.reference("app:2"))).id == pushed.config
 
     run(story)
@@ -110,18 +117,16 @@ from tests.component.images.rig import opened
 async def story():
     async with opened(Path(sys.argv[1])) as store:
         await store.pull(sys.argv[2])
-        print("pulled", flush=True)
-        await asyncio.Event().wait()
 asyncio.run(story())
 """
 
 
 def test_the_process_does_not_outlive_a_daemon_that_is_killed(double: Registry, home: Path) -> None:
-    double.push("app", "1", [tar_of({"one": b"1"})])
+    pushed = double.push("app", "1", [BIG])
+    halfway = Halfway(double, *pushed.layers)
     command = [sys.executable, "-c", _DAEMON, str(home), double.reference("app:1")]
-    with subprocess.Popen(command, cwd=TREE, stdout=subprocess.PIPE) as daemon:
-        assert daemon.stdout is not None
-        assert daemon.stdout.readline() == b"pulled\n"
+    with subprocess.Popen(command, cwd=TREE) as daemon:
+        halfway.reached.wait()
         (worker,) = processes(daemon.pid)
         daemon.kill()
 
@@ -129,7 +134,4 @@ def test_the_process_does_not_outlive_a_daemon_that_is_killed(double: Registry, 
         assert await wait_gone(worker, 20)
 
     run(story)
-
-
-def test_a_process_is_kept_for_the_next_pull() -> None:
-    assert layer_process.IDLE >= 5.0
+    halfway.held.set()
