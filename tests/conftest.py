@@ -17,13 +17,21 @@ from typing import Any
 
 import pytest
 
-from tests import leaks, machine
+from tests import calls, leaks, machine
 from tests.daemon import Daemon, running, warm_up
 from tests.images import catalogue, registry
 
 HERE = Path(__file__).resolve().parent
 ROOMS_WITH_REAL_PARTS = frozenset({"component", "fault", "conformance"})
-LIMITS = {"unit": 30, "golden": 30, "rules": 300, "component": 120, "fault": 900, "conformance": 1800}
+LIMITS = {
+    "unit": 30,
+    "golden": 30,
+    "rules": 300,
+    "component": 120,
+    "fault": 900,
+    "conformance": 1800,
+    "whole": 30,
+}
 """Seconds that one test of a room may take, fixtures included; a `timeout` mark of its own wins."""
 
 os.environ["PYTHONASYNCIODEBUG"] = "1"  # read whenever an event loop is made
@@ -116,6 +124,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
             return (yield)
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        calls.PASSED.add(report.nodeid)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from typing import Any
 import grpc
 
 from api.proto import cri_pb2, cri_pb2_grpc
-from tests import leaks, machine
+from tests import calls, leaks, machine
 from tests.images.registry import Registry, write_hosts
 
 TREE = Path(__file__).resolve().parents[1]
@@ -232,7 +232,9 @@ class Daemon:
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", MAX_MESSAGE),
         ]
-        channel = grpc.insecure_channel(f"unix:{path or self.cri_socket}", options=limits)
+        channel = grpc.intercept_channel(
+            grpc.insecure_channel(f"unix:{path or self.cri_socket}", options=limits), calls.Recorder()
+        )
         self._channels.append(channel)
         return channel
 

@@ -374,6 +374,8 @@ def test_pinned_images_say_so(double: Registry, home: Path) -> None:
         async with opened(home, pinned=("*/base/*",)) as store:
             pulled = [await store.pull(double.reference(name)) for name in ("base/app:1", "app:1")]
             assert [record.pinned for record in pulled] == [True, False]
+            await store.remove(double.reference("base/app:1"))  # it only keeps kubelet's collection off
+            assert [record.id for record in store.all()] == [pulled[1].id]
 
     run(story)
 
