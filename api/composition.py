@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.containers import ContainerSettings
 from config.loading import LoadedSettings
 from config.models import Settings
+from oci.bundle.inputs import BundleDefaults
 from oci.cgroup import slice_path
 from oci.errors import CrispError
 from oci.facts import CgroupDriver
@@ -28,6 +30,8 @@ from shim.containers.stop import Stops
 from shim.containers.verbs import Containers
 from shim.defaults import bundle_defaults
 from shim.facts import host as host_facts
+from shim.facts.sources import read_seccomp_profile
+from shim.hooks import Hooks
 from shim.images import shifting
 from shim.images.settings import Limits, StoreSettings, Transfer
 from shim.images.store import ImageStore
@@ -35,6 +39,7 @@ from shim.janitor import Janitor
 from shim.kernel.flock import Lock
 from shim.lifecycle.operations import Operations
 from shim.namespaces.pin import Namespaces
+from shim.namespaces.sysctls import default_sysctls
 from shim.network.network import Builtin, Network
 from shim.network.network import Limits as NetworkLimits
 from shim.node import Node
@@ -151,7 +156,7 @@ async def assemble(
         paths=paths,
         host=host,
         boot_id=await asyncio.to_thread(_boot_id),
-        defaults=bundle_defaults(settings.containers),
+        defaults=await asyncio.to_thread(_defaults, settings.containers),
         store=store,
         operations=Operations(),
         handlers=handlers,
@@ -159,6 +164,7 @@ async def assemble(
         namespaces=namespaces,
         images=images,
         cdi=Cdi(settings.containers.cdi_spec_dirs),
+        hooks=Hooks(settings.containers.hooks_dirs),
         now=time.time_ns,
         new_id=lambda: secrets.token_hex(32),
         no_user_namespaces=await shifting.why_not(paths.images),
@@ -180,6 +186,14 @@ async def assemble(
         pods=Pods(node, exits, stops, collector),
         containers=Containers(node, exits, stops, collector),
     )
+
+
+def _defaults(settings: ContainerSettings) -> BundleDefaults:
+    """What containers get by default; files that settings name are read here. Raises BadInput."""
+    default_sysctls(settings.default_sysctls)
+    path = settings.seccomp_profile
+    profile = None if path is None else read_seccomp_profile(str(path), field="containers.seccomp_profile")
+    return bundle_defaults(settings, seccomp_profile=profile)
 
 
 class _LateListener:

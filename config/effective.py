@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from config.loading import LoadedSettings
-from config.models import Table
 from config.problems import dotted
+from config.table import Table
 from config.units import Bytes, Seconds, format_duration, format_size
 
 UNSET = "unset"

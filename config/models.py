@@ -10,18 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
+from config.containers import ContainerSettings
+from config.table import Table, between_keys
 from config.units import Bytes, Seconds
 from config.values import (
     UNIX_PATH_MAX,
     AbsolutePath,
-    CapabilityNames,
     CgroupPlaceText,
     CgroupPrefix,
-    Duration,
-    EnvironmentTexts,
     HandlerKind,
     HandlerName,
     InterfaceName,
@@ -34,20 +32,6 @@ from config.values import (
     Subnets,
     Texts,
 )
-
-BETWEEN_KEYS = "between_keys"
-"""The error type of rules over several keys, which may be spread over files: judged after merging."""
-
-
-def between_keys(key: str, message: str) -> PydanticCustomError:
-    """A rule over several keys is broken; `key` is the one of this table to look at."""
-    return PydanticCustomError(BETWEEN_KEYS, "{message}", {"key": key, "message": message})
-
-
-class Table(BaseModel):
-    """A TOML table. Its docstring introduces it in the reference."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=False)
 
 
 class LogSettings(Table):
@@ -101,6 +85,12 @@ class HandlerSettings(Table):
     )
     plugin: dict[str, Any] = Field(
         default={}, description="Settings of a kind that a package added; that package says which there are."
+    )
+    base_spec: AbsolutePath | None = Field(
+        default=None,
+        description="A JSON file, a part of an OCI runtime specification, that every container of this"
+        " handler is based on: environment, rlimits, mounts, hooks, annotations, sysctls and devices may be"
+        " in it; what Crisp writes itself wins.",
     )
 
     @field_validator("kind", mode="before")
@@ -249,75 +239,6 @@ class ImageSettings(Table):
     isolate_unpack: bool = Field(
         default=True,
         description="Decode and unpack layers in a process of its own that sees only the layer's directory.",
-    )
-
-
-class Ulimit(Table):
-    """One resource limit, as setrlimit(2) takes it; -1 is unlimited."""
-
-    soft: int = Field(default=-1, ge=-1, description="The soft limit.")
-    hard: int = Field(default=-1, ge=-1, description="The hard limit.")
-
-    @model_validator(mode="after")
-    def _soft_below_hard(self) -> Ulimit:
-        if self.hard != -1 and (self.soft == -1 or self.soft > self.hard):
-            raise between_keys("soft", f"the soft limit {self.soft} is above the hard limit {self.hard}")
-        return self
-
-
-UlimitName = Literal[
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-    "rtprio", "rttime", "sigpending", "stack",
-]  # fmt: skip
-
-
-class ContainerSettings(Table):
-    """What containers get when their request does not say, and how long the daemon waits for runtimes."""
-
-    default_capabilities: CapabilityNames = Field(
-        default=(
-            "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
-            "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
-            "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
-        ),
-        description="Capabilities of a container before its request adds and drops.",
-    )  # fmt: skip
-    default_ulimits: dict[UlimitName, Ulimit] = Field(
-        default={"nofile": Ulimit(soft=1024, hard=524288)},
-        description="Resource limits of containers, a table for each name of getrlimit(2) in lower case."
-        " Setting one replaces the default; limits that are not named are the daemon's own.",
-    )
-    default_env: EnvironmentTexts = Field(
-        default=(),
-        description="Environment of containers, `NAME=VALUE`, before the image's and the request's.",
-    )
-    default_pids_limit: int = Field(
-        default=0, ge=0, description="The most processes of a container; 0 sets no limit."
-    )
-    unset_seccomp: Literal["unconfined", "runtime-default"] = Field(
-        default="unconfined",
-        description="The seccomp profile of a container whose request has none; Kubernetes expects"
-        " `unconfined`.",
-    )
-    cdi_spec_dirs: Paths = Field(
-        default=(Path("/etc/cdi"), Path("/var/run/cdi")),
-        description="Where CDI specifications (`*.json`, `*.yaml`) are read, at each request for a device."
-        " Of two that have a device of one name the one in the later directory counts. Empty: no CDI.",
-    )
-    shm_size: Size = Field(default=Bytes(64 * 2**20), description="The size of a pod's /dev/shm.")
-    init_binary: AbsolutePath | None = Field(
-        default=None,
-        description="The first process of pods that need one (catatonit). Unset: `catatonit` on PATH.",
-    )
-    runtime_timeout: PositiveDuration = Field(
-        default=Seconds(120), description="The longest that one call of a runtime may take (not exec)."
-    )
-    kill_timeout: PositiveDuration = Field(
-        default=Seconds(10), description="How long after SIGKILL a container may take to be gone."
-    )
-    exec_drain_timeout: Duration = Field(
-        default=Seconds(10),
-        description="How long ExecSync waits for output after its process ended, if others keep the pipe.",
     )
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from config.models import BETWEEN_KEYS, Settings, Table
+from config.models import Settings
 from config.positions import KeyPath
+from config.table import BETWEEN_KEYS, Table
 from config.values import describe
 
 _DERIVED_DEFAULT = "default_factory_not_called"  # follows from another error, says nothing of its own

@@ -19,8 +19,9 @@ from pydantic.fields import FieldInfo
 
 from config.effective import toml_value
 from config.loading import DROP_IN_DIRECTORY, MAIN_FILE
-from config.models import Settings, Table
+from config.models import Settings
 from config.problems import table_of
+from config.table import Table
 from config.units import DURATION_UNITS, SIZE_UNITS, Bytes, Seconds
 
 _INTRODUCTION = f"""\
@@ -67,6 +68,8 @@ _EXAMPLE_VALUES = {
     "cache_dir": '"/var/lib/crisp/cni"',
     "init_binary": '"/usr/bin/catatonit"',
     "default_handler": '"runc"',
+    "base_spec": '"/etc/crisp/base.json"',
+    "seccomp_profile": '"/etc/crisp/seccomp.json"',
     "host": '"runc"',
     "untrusted": '"kata"',
     "certificate": '"/etc/crisp/streaming.crt"',

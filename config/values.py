@@ -143,6 +143,51 @@ def _environment_entry(value: str) -> str:
     return value
 
 
+def _sysctl(value: str) -> str:
+    # A name has dots or slashes; a value is one line of the file below /proc/sys.
+    if (
+        not re.fullmatch(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_.:/@-]+)+\s*=\s*[^\x00\r\n]+", value)
+        or ".." in value
+    ):
+        raise ValueError(f"{value!r} is not a sysctl: write NAME=VALUE")
+    return value
+
+
+def _container_path(value: str) -> str:
+    if not value.startswith("/") or ".." in value.split("/") or re.search(r"[\x00-\x1f]", value):
+        raise ValueError(f"{value!r} is not an absolute path without '..'")
+    return value
+
+
+def _mount(value: str) -> str:
+    source, colon, target = value.partition(":")
+    target = target.removesuffix(":ro").removesuffix(":rw")
+    if not colon or ":" in target:
+        raise ValueError(f"{value!r} is not a mount: write SOURCE:TARGET or SOURCE:TARGET:ro")
+    _container_path(source)
+    if _container_path(target).rstrip("/") == "" or target.startswith("/proc"):
+        raise ValueError(f"{value!r}: neither / nor /proc can be mounted over")
+    return value
+
+
+def _time_zone(value: str) -> str:
+    if value and (not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", value)):
+        raise ValueError(f"{value!r} is not a time zone such as 'Europe/Vienna', nor 'local'")
+    return value
+
+
+def _umask(value: str) -> str:
+    if value and not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError(f"{value!r} is not a umask: write three or four octal digits, such as '0027'")
+    return value
+
+
+def _apparmor_name(value: str) -> str:
+    if not re.fullmatch(r"[^\x00-\x20\x7f/\"]{1,128}", value):
+        raise ValueError(f"{value!r} cannot name an AppArmor profile")
+    return value
+
+
 def describe(value: Any) -> str:
     """What a TOML value is, in the words of the TOML specification, with the value if it is short."""
     if isinstance(value, bool):
@@ -192,3 +237,12 @@ Capability = Annotated[str, AfterValidator(_capability)]
 CapabilityNames = Annotated[tuple[Capability, ...], BeforeValidator(_array)]
 EnvironmentText = Annotated[str, AfterValidator(_environment_entry)]
 EnvironmentTexts = Annotated[tuple[EnvironmentText, ...], BeforeValidator(_array)]
+SysctlText = Annotated[str, AfterValidator(_sysctl)]
+SysctlTexts = Annotated[tuple[SysctlText, ...], BeforeValidator(_array)]
+ContainerPath = Annotated[str, AfterValidator(_container_path)]
+ContainerPaths = Annotated[tuple[ContainerPath, ...], BeforeValidator(_array)]
+MountText = Annotated[str, AfterValidator(_mount)]
+MountTexts = Annotated[tuple[MountText, ...], BeforeValidator(_array)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Umask = Annotated[str, AfterValidator(_umask)]
+AppArmorName = Annotated[str, AfterValidator(_apparmor_name)]

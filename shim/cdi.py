@@ -1,64 +1,41 @@
-"""The node's CDI specifications: read where they lie, as they are at each request that names a device.
+"""The node's CDI specifications, read at each request that names a device; and device nodes looked up.
 
-A file is parsed again when it is another one than before, by its inode, size and times; so a change counts at
-once and needs no watch. Blocking; callers use a thread.
+Blocking; callers use a thread.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from oci.bundle.inputs import ResolvedDevice
 from oci.cdi import DeviceNodeEdit, Edits, QualifiedName, Registry, Spec, parse
 from oci.errors import BadInput, Unsupported
 from oci.facts import DeviceNode, ResolvedUser
+from shim.documents import Documents
 from shim.facts.host import device_node
-
-log = logging.getLogger(__name__)
-
-_MOST_BYTES = 8 << 20  # of one file
-_ENDINGS = (".json", ".yaml", ".yml")
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A file as it was read: what it is, or why it is passed over."""
-
-    identity: tuple[int, ...]
-    spec: Spec | None
-    problem: str = ""
 
 
 class Cdi:
     """The specifications in `directories`, lowest precedence first."""
 
     def __init__(self, directories: Sequence[Path]) -> None:
-        self._directories = tuple(directories)
-        self._read: dict[Path, _Read] = {}
+        self._documents: Documents[Spec] = Documents(
+            directories,
+            endings=(".json", ".yaml", ".yml"),
+            parse=lambda data, path: parse(data, source=path),
+            what="CDI specification",
+        )
 
     def registry(self) -> Registry:
         """Everything there is now. What cannot be read is passed over and named in `problems`. Blocking."""
-        problems: list[str] = []
-        found: list[tuple[str, list[Spec]]] = []
-        known: dict[Path, _Read] = {}
-        for directory in self._directories:
-            specs: list[Spec] = []
-            for path in _files(directory, problems):
-                read = _take(path, self._read.get(path))
-                if read is None:
-                    continue
-                known[path] = read
-                if read.spec is not None:
-                    specs.append(read.spec)
-                else:
-                    problems.append(read.problem)
-            found.append((os.fspath(directory), specs))
-        self._read = known
-        return Registry.of(found, problems)
+        found = self._documents.look()
+        return Registry.of(
+            [(os.fspath(directory), [spec for _, spec in specs]) for directory, specs in found.documents],
+            found.problems,
+        )
 
     def edits(self, asked: Mapping[QualifiedName, str]) -> Edits:
         """What those devices change; `asked` has the request's field by name. Blocking.
@@ -68,41 +45,10 @@ class Cdi:
         """
         if not asked:
             return Edits()
-        if not self._directories:
+        if not self._documents.directories:
             name, field = next(iter(asked.items()))
             raise Unsupported(f"{field}: {str(name)!r}: CDI is off here, containers.cdi_spec_dirs is empty")
         return self.registry().edits(asked)
-
-
-def _files(directory: Path, problems: list[str]) -> list[Path]:
-    try:
-        return sorted(path for path in directory.iterdir() if path.suffix in _ENDINGS)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        problems.append(f"{directory}: {error.strerror}")
-        return []
-
-
-def _take(path: Path, before: _Read | None) -> _Read | None:
-    """None for what is no file, or went meanwhile."""
-    try:
-        with path.open("rb") as file:
-            seen = os.fstat(file.fileno())
-            identity = (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
-            if before is not None and before.identity == identity:
-                return before
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise BadInput(f"CDI specification {path}: over {_MOST_BYTES} bytes")
-        return _Read(identity, parse(data, source=os.fspath(path)))
-    except (FileNotFoundError, IsADirectoryError):
-        return None
-    except OSError as error:
-        return _Read((), None, f"CDI specification {path}: {error.strerror}")
-    except BadInput as error:
-        log.warning("CDI specification passed over", extra={"path": str(path), "reason": error.message})
-        return _Read(identity, None, error.message)
 
 
 def resolve_nodes(edits: Edits, user: ResolvedUser) -> tuple[ResolvedDevice, ...]:

@@ -17,6 +17,7 @@ from oci.facts import HostFacts
 from oci.policy import Choice
 from oci.workload import ContainerId, ImageId, NamespaceOptions, PodId, PodSpec
 from shim.cdi import Cdi
+from shim.hooks import Hooks
 from shim.lifecycle.operations import Operations
 from shim.paths import Paths
 from shim.records import ContainerRecord, ImageRecord, PinnedNamespaces, PodRecord
@@ -140,6 +141,7 @@ class Node:
     namespaces: Namespaces
     images: Images
     cdi: Cdi
+    hooks: Hooks
     now: Callable[[], int]  # nanoseconds since the epoch
     new_id: Callable[[], str]  # 64 hex digits, never the same twice
     no_user_namespaces: str = ""  # why pods cannot have one of their own here; "" where they can

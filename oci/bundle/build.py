@@ -17,7 +17,9 @@ from oci.bundle.namespaces import check_identity, id_mappings, namespaces
 from oci.bundle.process import process
 from oci.bundle.resources import resources
 from oci.bundle.security import apparmor_profile, hidden_paths, seccomp_filter, selinux_labels
+from oci.cdi import Hook
 from oci.errors import BadInput
+from oci.workload import Resources
 
 OCI_VERSION = "1.0.2"
 """The oldest supported runtimes (crun before 1.14.2) refuse any version that is not 1.0."""
@@ -39,6 +41,7 @@ def build(inputs: BundleInputs) -> Built:
         privileged=asked.privileged,
         defaults=inputs.defaults.capabilities,
         available=inputs.host.bounding if user_namespace else inputs.host.capabilities,
+        inheritable=inputs.defaults.inheritable_capabilities,
     )
     notes = [f"{name} left out: the daemon does not have it" for name in given.missing]
 
@@ -50,6 +53,7 @@ def build(inputs: BundleInputs) -> Built:
         process_object["apparmorProfile"] = profile
 
     nodes, rules = devices(inputs)
+    _check_memory(container.resources, inputs.defaults.min_memory)
     limits, limit_notes = resources(container.resources, inputs.host, pids_limit=inputs.defaults.pids_limit)
     linux: dict[str, Any] = {
         "cgroupsPath": inputs.cgroup.config_path,
@@ -74,6 +78,25 @@ def build(inputs: BundleInputs) -> Built:
         "annotations": container_annotations(inputs),
         "linux": linux,
     }
-    if wanted_hooks := hooks(inputs.edits.hooks):
+    if wanted_hooks := hooks((*_node_hooks(inputs, process_object["args"][0]), *inputs.edits.hooks)):
         config["hooks"] = wanted_hooks
+    config = inputs.handler.base.under(config)
     return Built(config=config, notes=tuple(notes + process_notes + label_notes + limit_notes))
+
+
+def _node_hooks(inputs: BundleInputs, command: str) -> list[Hook]:
+    annotations = {**inputs.pod.annotations, **inputs.container.annotations}
+    return [
+        hook
+        for file in inputs.hooks
+        if file.applies(command=command, annotations=annotations, bind_mounts=bool(inputs.mounts))
+        for hook in file.hooks
+    ]
+
+
+def _check_memory(asked: Resources, least: int) -> None:
+    if 0 < asked.memory_limit < least:
+        raise BadInput(
+            f"config.linux.resources.memory_limit_in_bytes: {asked.memory_limit} is under the {least} that"
+            " containers need here (containers.min_memory)"
+        )

@@ -49,14 +49,19 @@ class CapabilitySets:
 
 
 def resolve(
-    asked: Capabilities, *, privileged: bool, defaults: Iterable[str], available: Collection[str]
+    asked: Capabilities,
+    *,
+    privileged: bool,
+    defaults: Iterable[str],
+    available: Collection[str],
+    inheritable: bool = False,
 ) -> CapabilitySets:
     """Defaults, plus `add`, minus `drop`; ALL in either makes the other list its exceptions.
 
-    The inheritable set stays empty: programs with file capabilities must not gain by inheritance. Only
-    add_ambient fills it, since the kernel demands it of ambient capabilities; it gives them to users other
-    than root too. Privileged means every capability, whatever the lists say. Raises BadInput for a name that
-    no kernel has.
+    The inheritable set stays empty, unless the node says `inheritable`: programs with file capabilities must
+    not gain by inheritance. Only add_ambient fills it, since the kernel demands it of ambient capabilities;
+    those go to users other than root too. Privileged means every capability, whatever the lists say. Raises
+    BadInput for a name that no kernel has.
     """
     add, add_all = _names(asked.add, "add_capabilities")
     drop, drop_all = _names(asked.drop, "drop_capabilities")
@@ -78,7 +83,7 @@ def resolve(
     given = wanted & set(available)
     return CapabilitySets(
         bounding=_ordered(given),
-        inheritable=_ordered(ambient & given),
+        inheritable=_ordered(given if inheritable else ambient & given),
         ambient=_ordered(ambient & given),
         missing=_ordered((named if not add_all else wanted) - given),
     )

@@ -40,7 +40,7 @@ def devices(inputs: BundleInputs) -> tuple[list[dict[str, Any]], list[dict[str, 
         field = f"config.devices[{n}]"
         path = absolute_path(f"{field}.container_path", device.node.path)
         made = {**_node(device.node), "path": path}
-        if inputs.handler.device_ownership_from_user and inputs.user.uid:
+        if inputs.defaults.device_ownership_from_user and inputs.user.uid:
             made.update(uid=inputs.user.uid, gid=inputs.user.gid)
         nodes[path] = made
         if not privileged:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from oci.bundle.template import BaseSpec
 from oci.cdi import Edits
 from oci.cgroup import CgroupPlace
 from oci.facts import DeviceNode, HostFacts, ResolvedUser, SourceFacts
+from oci.hooks import HookFile
 from oci.image import ImageConfig
 from oci.workload import ContainerId, ContainerSpec, MountRequest, PodId, PodSpec
 
@@ -58,7 +60,16 @@ class HandlerTraits:
     selinux: bool = True
     annotations: tuple[str, ...] = ()  # globs of annotation keys that may reach the runtime
     privileged_without_host_devices: bool = False
-    device_ownership_from_user: bool = False
+    base: BaseSpec = BaseSpec()  # what every container of the handler is based on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultMount:
+    """A path of the host that every container gets."""
+
+    source: str
+    target: str
+    readonly: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +85,13 @@ class BundleDefaults:
     seccomp_when_unset: bool = False  # apply RuntimeDefault where the request names no profile
     seccomp_profile: Mapping[str, Any] | None = None  # replaces the built-in RuntimeDefault
     apparmor_profile: str = ""  # the loaded profile that RuntimeDefault means, "" if none is loaded
+    inheritable_capabilities: bool = False
+    masked_paths: tuple[str, ...] = ()  # beside the request's
+    readonly_paths: tuple[str, ...] = ()
+    mounts: tuple[DefaultMount, ...] = ()
+    umask: int | None = None
+    min_memory: int = 0  # bytes; the least limit that a request may have, where it has one
+    device_ownership_from_user: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +157,7 @@ class BundleInputs:
     volumes: tuple[tuple[str, str], ...] = ()  # (container path, host directory) of the image's VOLUMEs
     localhost_seccomp: Mapping[str, Any] | None = None  # the profile that a LOCALHOST choice names
     selinux_level: str = ""  # the pod's own MCS level, where SELinux is on
+    hooks: tuple[HookFile, ...] = ()  # the node's
     edits: Edits = Edits()  # of the CDI devices that the container asks for
     edit_devices: tuple[ResolvedDevice, ...] = ()  # the device nodes of `edits`, looked up
     rootfs: str = "rootfs"

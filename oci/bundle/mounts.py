@@ -1,7 +1,7 @@
 """The mounts of a container, outermost first (runtime-spec config.md, "Mounts"; CRI Mount).
 
 Layers of precedence at one path, the later wins: default file systems, the pod's files, the image's volumes,
-the request's mounts in their order.
+the node's mounts for all containers, the request's in their order, those of CDI devices.
 """
 
 from __future__ import annotations
@@ -182,6 +182,10 @@ def mounts(inputs: BundleInputs) -> list[dict[str, Any]]:
     layers += [
         _bind(destination("image volume", path), source, "rbind", "rprivate", "rw")
         for path, source in inputs.volumes
+    ]
+    layers += [
+        _bind(mount.target, mount.source, "rbind", "rprivate", "ro" if mount.readonly else "rw")
+        for mount in inputs.defaults.mounts
     ]
     layers += [request_mount(n, mount, inputs.handler) for n, mount in enumerate(inputs.mounts)]
     layers += [_device_mount(edit) for edit in inputs.edits.mounts]

@@ -171,6 +171,8 @@ def process(
         "noNewPrivileges": container.security.no_new_privs,
         "oomScoreAdj": score,
     }
+    if inputs.defaults.umask is not None:
+        made["user"]["umask"] = inputs.defaults.umask
     if limits:
         made["rlimits"] = limits
     return made, notes + score_notes + limit_notes

@@ -42,15 +42,15 @@ _PROFILE_NAME = re.compile(r"[^\x00-\x20\x7f]{1,512}\Z")
 
 
 def hidden_paths(inputs: BundleInputs) -> dict[str, list[str]]:
-    """maskedPaths and readonlyPaths of `linux`, exactly the request's; privileged containers have none."""
+    """maskedPaths and readonlyPaths of `linux`: the request's, then the node's; privileged have none."""
     security = inputs.container.security
     if security.privileged:
         return {}
+    masked = [absolute_path(f"{_FIELD}.masked_paths", path) for path in security.masked_paths]
+    readonly = [absolute_path(f"{_FIELD}.readonly_paths", path) for path in security.readonly_paths]
     return {
-        "maskedPaths": [absolute_path(f"{_FIELD}.masked_paths", path) for path in security.masked_paths],
-        "readonlyPaths": [
-            absolute_path(f"{_FIELD}.readonly_paths", path) for path in security.readonly_paths
-        ],
+        "maskedPaths": list(dict.fromkeys((*masked, *inputs.defaults.masked_paths))),
+        "readonlyPaths": list(dict.fromkeys((*readonly, *inputs.defaults.readonly_paths))),
     }
 
 

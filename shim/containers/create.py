@@ -95,7 +95,7 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
         undo.push("container", lambda: release(node, record))
         provided = await imagevolumes.provide(node, pod, spec, image_mounts)
         root = await rootfs.provide(node, driver, pod, record)
-        seen = await look(spec, image, root.path, provided, node.cdi)
+        seen = await look(node, spec, image, root.path, provided)
         anonymous = await volumes.prepare(
             image.config.volumes,
             [mount.container_path for mount in spec.mounts],
@@ -157,6 +157,7 @@ def _build(
             volumes=anonymous,
             devices=seen.devices,
             localhost_seccomp=seen.localhost_seccomp,
+            hooks=seen.hooks,
             edits=seen.edits,
             edit_devices=seen.edit_devices,
             rootfs=root,

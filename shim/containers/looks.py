@@ -11,10 +11,17 @@ from oci.bundle.inputs import ResolvedDevice, ResolvedMount
 from oci.bundle.process import with_groups, working_dir
 from oci.cdi import Edits, asked_names
 from oci.facts import ResolvedUser
+from oci.hooks import HookFile
 from oci.workload import ContainerSpec, ProfileKind
-from shim.cdi import Cdi, resolve_nodes
+from shim.cdi import resolve_nodes
 from shim.facts.rootfs import check_mount_targets, check_working_dir, resolve_user
-from shim.facts.sources import read_seccomp_profile, resolve_devices, resolve_mounts
+from shim.facts.sources import (
+    check_default_mounts,
+    read_seccomp_profile,
+    resolve_devices,
+    resolve_mounts,
+)
+from shim.node import Node
 from shim.records import ImageRecord
 from shim.threads import in_thread
 
@@ -28,26 +35,29 @@ class Looks:
     mounts: tuple[ResolvedMount, ...]
     devices: tuple[ResolvedDevice, ...]
     localhost_seccomp: Mapping[str, Any] | None
+    hooks: tuple[HookFile, ...]
     edits: Edits
     edit_devices: tuple[ResolvedDevice, ...]
 
 
 async def look(
-    spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str], cdi: Cdi
+    node: Node, spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str]
 ) -> Looks:
     """Look for one container whose root file system is mounted at `rootfs`. Raises BadInput, Unsupported.
 
     `provided` has the directories of mounts, by their place in the request, that show an image.
     """
-    return await in_thread(_look, spec, image, rootfs, provided, cdi)
+    return await in_thread(_look, node, spec, image, rootfs, provided)
 
 
 def _look(
-    spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str], cdi: Cdi
+    node: Node, spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str]
 ) -> Looks:
-    edits = cdi.edits(asked_names(spec.cdi_devices, spec.annotations))
+    edits = node.cdi.edits(asked_names(spec.cdi_devices, spec.annotations))
     mounts = resolve_mounts(spec.mounts, provided)
     targets = [mount.request.container_path for mount in mounts]
+    targets += [mount.target for mount in node.defaults.mounts]
+    check_default_mounts(node.defaults.mounts)
     check_mount_targets(rootfs, [*targets, *(mount.containerPath for mount in edits.mounts)])
     user = with_groups(resolve_user(rootfs, spec.security.user, image.config.user), edits.groups)
     seccomp = spec.security.seccomp
@@ -58,6 +68,7 @@ def _look(
         mounts=mounts,
         devices=resolve_devices(spec.devices),
         localhost_seccomp=read_seccomp_profile(seccomp.ref) if named and seccomp is not None else None,
+        hooks=node.hooks.files(),
         edits=edits,
         edit_devices=resolve_nodes(edits, user),
     )

@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from oci.bundle.devices import permissions
-from oci.bundle.inputs import ResolvedDevice, ResolvedMount
+from oci.bundle.inputs import DefaultMount, ResolvedDevice, ResolvedMount
 from oci.bundle.text import absolute_path
-from oci.errors import BadInput, CrispError
+from oci.errors import BadInput, CrispError, Unsupported
 from oci.facts import DeviceNode, Peering, SourceFacts
 from oci.workload import DeviceRequest, MountRequest, Propagation
 from shim.facts.host import device_node
@@ -53,6 +53,16 @@ def resolve_mounts(
             source = replace(source, peering=peering(holder), file_system=holder.type if holder else "")
         found.append(ResolvedMount(request=request, source=source))
     return tuple(found)
+
+
+def check_default_mounts(mounts: Iterable[DefaultMount]) -> None:
+    """Raises Unsupported for a mount of all containers whose source is not there. Blocking."""
+    for mount in mounts:
+        if not os.path.exists(mount.source):  # noqa: PTH110 -- a string, at every creation
+            raise Unsupported(
+                f"{mount.source} is not on this node, and containers.default_mounts or containers.timezone"
+                f" wants it at {mount.target} in every container"
+            )
 
 
 def _source(field: str, path: str) -> tuple[str, bool]:
@@ -138,12 +148,13 @@ def _below(directory: str) -> Iterator[DeviceNode]:
                 return
 
 
-def read_seccomp_profile(ref: str) -> Mapping[str, Any]:
-    """The Localhost profile at an absolute path: the JSON of `linux.seccomp`.
+def read_seccomp_profile(
+    ref: str, *, field: str = "config.linux.security_context.seccomp.localhost_ref"
+) -> Mapping[str, Any]:
+    """The profile at an absolute path: the JSON of `linux.seccomp`; `field` is what names it.
 
     Raises BadInput when it is missing, no regular file, over 8 MiB, or not of that shape. Blocking.
     """
-    field = "config.linux.security_context.seccomp.localhost_ref"
     path = absolute_path(field, ref.removeprefix("localhost/"))
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from oci.errors import BadInput, Internal
+from oci.workload import NamespaceMode, NamespaceOptions
 from shim.kernel.namespace import Kind
 
 _PART = re.compile(r"[A-Za-z0-9_@.:-]+\Z")
@@ -77,6 +78,41 @@ def plan(sysctls: Mapping[str, str], owned: frozenset[Kind]) -> tuple[Sysctl, ..
         interface = link[1] if link is not None and link[1] not in ("all", "default", "lo") else ""
         found.append(Sysctl(path=path, value=value, kind=kind, interface=interface))
     return tuple(found)
+
+
+def default_sysctls(texts: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE of the node's settings, by name. Raises BadInput for a sysctl of the whole node."""
+    found = {}
+    for text in texts:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if kind_of(path_of(name)) is None:
+            raise BadInput(f"containers.default_sysctls: {name} belongs to the whole node, not to a pod")
+        found[name] = value
+    return found
+
+
+def with_defaults(
+    asked: Mapping[str, str], defaults: Mapping[str, str], options: NamespaceOptions
+) -> dict[str, str]:
+    """The request's sysctls, after those defaults that the pod can have and does not set itself.
+
+    A range of groups cannot be set in a user namespace that does not map it (net/ipv4/ping.c), so that one is
+    left out there.
+    """
+    owned = {
+        Kind.NETWORK: options.network is not NamespaceMode.NODE,
+        Kind.UTS: options.network is not NamespaceMode.NODE,
+        Kind.IPC: options.ipc is not NamespaceMode.NODE,
+    }
+    set_ = {path_of(name) for name in asked}
+    chosen = {}
+    for name, value in defaults.items():
+        path = path_of(name)
+        kind = kind_of(path)
+        mapped = options.user is None or path != "net/ipv4/ping_group_range"
+        if kind is not None and owned[kind] and path not in set_ and mapped:
+            chosen[name] = value
+    return {**chosen, **asked}
 
 
 def write(setting: Sysctl) -> None:

@@ -11,6 +11,7 @@ from oci.errors import BadInput, Duplicate, Unsupported
 from oci.workload import NamespaceMode, NamespaceOptions, PodId, PodSpec
 from shim.lifecycle.table import PodEvent, next_pod_state
 from shim.lifecycle.undo import Debt, Undo
+from shim.namespaces.sysctls import default_sysctls, with_defaults
 from shim.node import Node
 from shim.pods import files, init
 from shim.records import PodRecord, PodState
@@ -67,6 +68,7 @@ async def _run(node: Node, realm: str, spec: PodSpec) -> PodRecord:
         namespaces=node.namespaces.plan(id_, options),
         network_owed=own_network,
     )
+    sysctls = with_defaults(spec.sysctls, default_sysctls(node.settings.containers.default_sysctls), options)
     hostname = files.effective_hostname(spec, node.host.hostname)
     directory = node.paths.pod(id_)
     async with node.operations.exclusive(("pod", id_)), Undo(_settle(node, record)) as undo:
@@ -75,13 +77,13 @@ async def _run(node: Node, realm: str, spec: PodSpec) -> PodRecord:
         undo.push("pod directory", _call(files.remove, directory))
         await files.make(spec, directory, hostname=hostname, shm_size=int(node.settings.containers.shm_size))
         undo.push("namespaces", _call(node.namespaces.unpin, record.namespaces))
-        await node.namespaces.pin(record.namespaces, options, hostname=hostname, sysctls=spec.sysctls)
+        await node.namespaces.pin(record.namespaces, options, hostname=hostname, sysctls=sysctls)
         if own_network:
             request = network_request(record)
             # Pushed before ADD: a plugin may have allocated even when it fails.
             undo.push("network", _call(node.network.detach, request), budget=90.0)
             record = replace(record, network=await node.network.attach(request))
-            await node.namespaces.configure_interfaces(record.namespaces, spec.sysctls)
+            await node.namespaces.configure_interfaces(record.namespaces, sysctls)
         if init.needed(driver, spec):
             undo.push("first process", _call(init.remove, node, record))
             process, monitor = await init.start(node, driver, record)

@@ -17,7 +17,9 @@ from pydantic import ValidationError
 
 from config.loading import LoadedSettings
 from config.models import HandlerSettings
-from oci.errors import CrispError, Internal
+from oci.bundle.template import BaseSpec
+from oci.bundle.template import parse as parse_base_spec
+from oci.errors import BadInput, CrispError, Internal, Unsupported
 from shim.runtimes.kinds import Candidate, Kind, Machine
 from shim.runtimes.table import PREFERRED, Handler, HandlerTable, InvalidHandler, assemble
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 PROBE_TIMEOUT = 10.0  # seconds for one call; a loaded node needs one, a healthy one 20 ms
 FOUND_ON_PATH = "found on PATH"
+STARTED_WITH = "started with it"
 
 
 async def probe_handlers(
@@ -70,6 +73,7 @@ async def probe(
             )
             return InvalidHandler(name=candidate.name, reason=reason, source=candidate.source)
         handler = await kind.probe(candidate, machine)
+        base = await asyncio.to_thread(_base_spec, candidate)
     except CrispError as error:
         return InvalidHandler(name=candidate.name, reason=error.message, source=candidate.source)
     except Exception as error:  # somebody else's code must not keep the daemon from starting
@@ -81,7 +85,27 @@ async def probe(
         plugin=dict(candidate.settings.plugin),
         source=candidate.source,
         definition=definition_of(candidate, handler),
+        base=base,
     )
+
+
+def _base_spec(candidate: Candidate) -> BaseSpec:
+    """What the handler's containers are based on.
+
+    Raises Unsupported for a file that cannot be used. A handler that pods were started with stays, since they
+    must be stopped: only what is created with it meanwhile is refused.
+    """
+    path = candidate.settings.base_spec
+    if path is None:
+        return BaseSpec()
+    try:
+        return parse_base_spec(path.read_bytes(), source=str(path))
+    except (OSError, BadInput) as error:
+        words = error.message if isinstance(error, BadInput) else f"{path}: {error.strerror}"
+        problem = f"handlers.{candidate.name}.base_spec: {words}"
+        if candidate.source == STARTED_WITH:
+            return BaseSpec(problem=problem)
+        raise Unsupported(problem) from error
 
 
 def definition_of(candidate: Candidate, handler: Handler) -> str:
@@ -110,7 +134,7 @@ def candidate_of(name: str, definition: str) -> Candidate:
         root = Path(document["root"])
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         raise Internal(f"handler {name}: what a pod's record keeps of it cannot be read: {error}") from error
-    return Candidate(name=name, settings=settings, root=root, source="started with it")
+    return Candidate(name=name, settings=settings, root=root, source=STARTED_WITH)
 
 
 def _candidates(loaded: LoadedSettings, path: str) -> list[Candidate]:

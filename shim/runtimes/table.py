@@ -13,6 +13,7 @@ from typing import Any
 
 from config.loading import LoadedSettings
 from oci.bundle.inputs import HandlerTraits
+from oci.bundle.template import BaseSpec
 from oci.errors import BadInput, Unsupported
 from oci.features import ExecGroup, HandlerFeatures, RuntimeVersion
 from oci.policy import Policy
@@ -43,6 +44,7 @@ class Handler:
     annotations: tuple[str, ...] = ()  # globs of annotation keys that may reach the runtime
     privileged_without_host_devices: bool = False
     exec_group: ExecGroup = ExecGroup.NONE
+    base: BaseSpec = BaseSpec()  # what its containers are based on
     plugin: Mapping[str, Any] = field(default_factory=dict)  # settings of a kind that a package added
     source: str  # "FILE:LINE" of its table, or "found on PATH"
     definition: str = ""  # JSON: what pods keep of it, equal while it is the same handler
@@ -60,6 +62,7 @@ class Handler:
             selinux=self.features.selinux,
             annotations=self.annotations,
             privileged_without_host_devices=self.privileged_without_host_devices,
+            base=self.base,
         )
 
 

@@ -30,6 +30,7 @@ def with_cdi(prepared_machine: None, image_registry: Registry, places: dict[str,
     overrides = {"containers": {"cdi_spec_dirs": [str(place) for place in places.values()]}}
     with running(image_registry, overrides=overrides, shared=True) as daemon:
         warm_up(daemon)
+        Client(daemon).pull()
         yield daemon
 
 

@@ -45,6 +45,7 @@ def shifting(
     """A daemon with a handler that has user namespaces, for each form in which layers are kept."""
     with running(image_registry, overrides=overrides(request.param), shared=True) as daemon:
         warm_up(daemon)
+        Client(daemon).pull()
         yield daemon
 
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.loading import MAX_FILE_SIZE, ConfigError, LoadedSettings, Origin, check, load
-from config.models import HandlerSettings, LogSettings, Settings, Table
+from config.models import HandlerSettings, LogSettings, Settings
 from config.problems import known_keys, table_of
+from config.table import Table
 from config.units import Bytes, Seconds
 
 
@@ -248,6 +249,38 @@ def test_a_rule_over_several_keys_is_judged_after_merging(files: Files) -> None:
         (
             "[containers]\ndefault_env = ['A=1', 'B']",
             "config.toml:2: containers.default_env[1]: 'B' is not an environment entry: write NAME=VALUE",
+        ),
+        (
+            "[containers]\ndefault_sysctls = ['vm']",
+            "config.toml:2: containers.default_sysctls[0]: 'vm' is not a sysctl: write NAME=VALUE",
+        ),
+        (
+            "[containers]\ndefault_mounts = ['/a']",
+            "config.toml:2: containers.default_mounts[0]: '/a' is not a mount: write SOURCE:TARGET or"
+            " SOURCE:TARGET:ro",
+        ),
+        (
+            "[containers]\ndefault_mounts = ['/a:/proc/b']",
+            "config.toml:2: containers.default_mounts[0]: '/a:/proc/b': neither / nor /proc can be"
+            " mounted over",
+        ),
+        (
+            "[containers]\ntimezone = '../../etc/passwd'",
+            "config.toml:2: containers.timezone: '../../etc/passwd' is not a time zone such as"
+            " 'Europe/Vienna', nor 'local'",
+        ),
+        (
+            "[containers]\numask = '8'",
+            "config.toml:2: containers.umask: '8' is not a umask: write three or four octal digits, such as"
+            " '0027'",
+        ),
+        (
+            "[containers]\nmasked_paths = ['proc']",
+            "config.toml:2: containers.masked_paths[0]: 'proc' is not an absolute path without '..'",
+        ),
+        (
+            "[containers]\napparmor_profile = 'a b'",
+            "config.toml:2: containers.apparmor_profile: 'a b' cannot name an AppArmor profile",
         ),
         (
             "[cgroup]\nprefix = 'a-b'",

@@ -35,7 +35,9 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
     assert shown.default_handler == "runc"
     assert set(shown.handlers) == {"NAME"}
     assert (
-        shown.handlers["NAME"].model_copy(update={"binary": None, "root": None, "monitor": None})
+        shown.handlers["NAME"].model_copy(
+            update={"binary": None, "root": None, "monitor": None, "base_spec": None}
+        )
         == HandlerSettings()
     )
     assert (
@@ -45,7 +47,9 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
                 "handlers": {},
                 "handler_policy": HandlerPolicySettings(),
                 "network": shown.network.model_copy(update={"cache_dir": None}),
-                "containers": shown.containers.model_copy(update={"init_binary": None}),
+                "containers": shown.containers.model_copy(
+                    update={"init_binary": None, "seccomp_profile": None}
+                ),
                 "streaming": shown.streaming.model_copy(update={"tls": StreamingTlsSettings()}),
             }
         )

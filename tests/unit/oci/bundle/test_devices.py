@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from oci.bundle import HandlerTraits, ResolvedDevice
+from oci.bundle import BundleDefaults, HandlerTraits, ResolvedDevice
 from oci.bundle.devices import devices, permissions
 from oci.errors import BadInput
 from oci.facts import DeviceNode, ResolvedUser
@@ -61,7 +61,7 @@ def test_nodes_can_belong_to_the_containers_user() -> None:
     inputs = bundles.inputs(
         devices=(ResolvedDevice(node=FUSE, permissions="rw"),),
         user=ResolvedUser(uid=1000, gid=100),
-        handler=HandlerTraits(device_ownership_from_user=True),
+        defaults=BundleDefaults(device_ownership_from_user=True),
     )
     assert devices(inputs)[0] == [node("/dev/fuse", "c", 10, 229, 0o666, uid=1000, gid=100)]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from oci.errors import BadInput
+from oci.workload import IdMapping, NamespaceMode, NamespaceOptions, UserNamespace
 from shim.kernel.namespace import Kind
-from shim.namespaces.sysctls import Sysctl, path_of, plan
+from shim.namespaces.sysctls import Sysctl, default_sysctls, path_of, plan, with_defaults
 
 ALL = frozenset({Kind.NETWORK, Kind.IPC, Kind.UTS})
 
@@ -89,3 +90,32 @@ def test_a_sysctl_of_a_namespace_that_the_pod_shares_with_the_node_is_refused(
 def test_a_value_that_is_more_than_one_line_is_refused(value: str) -> None:
     with pytest.raises(BadInput, match="the value is empty"):
         plan({"net.ipv4.ip_forward": value}, ALL)
+
+
+def test_the_nodes_defaults_go_where_the_pod_owns_the_namespace_and_sets_nothing_itself() -> None:
+    defaults = default_sysctls(["net.ipv4.ip_unprivileged_port_start=0", "kernel.shm_rmid_forced = 1"])
+    port, shm = {"net.ipv4.ip_unprivileged_port_start": "0"}, {"kernel.shm_rmid_forced": "1"}
+    node = NamespaceMode.NODE
+
+    assert defaults == {**port, **shm}
+    assert with_defaults({}, defaults, NamespaceOptions()) == defaults
+    assert with_defaults({}, defaults, NamespaceOptions(network=node)) == shm
+    assert with_defaults({}, defaults, NamespaceOptions(ipc=node)) == port
+    asked = {"net/ipv4/ip_unprivileged_port_start": "9"}
+    assert with_defaults(asked, defaults, NamespaceOptions()) == {**shm, **asked}
+
+
+def test_a_range_of_groups_is_no_default_in_a_user_namespace() -> None:
+    one = (IdMapping(host_id=1, container_id=0, length=1),)
+    defaults = {"net.ipv4.ping_group_range": "0 2147483647"}
+    user = UserNamespace(uids=one, gids=one)
+
+    assert with_defaults({}, defaults, NamespaceOptions(user=user)) == {}
+    assert with_defaults(defaults, {}, NamespaceOptions(user=user)) == defaults
+
+
+def test_a_default_of_the_whole_node_is_refused() -> None:
+    with pytest.raises(
+        BadInput, match=r"^containers.default_sysctls: vm.swappiness belongs to the whole node"
+    ):
+        default_sysctls(["vm.swappiness=0"])
