@@ -21,8 +21,8 @@ from config.models import Settings
 from oci.bundle.inputs import BundleDefaults
 from oci.cgroup import slice_path
 from oci.errors import CrispError
-from oci.facts import CgroupDriver
-from shim import cgroups
+from oci.facts import CgroupDriver, HostFacts
+from shim import apparmor, cgroups
 from shim.cdi import Cdi
 from shim.collector import Collector
 from shim.containers.exits import Exits
@@ -156,7 +156,7 @@ async def assemble(
         paths=paths,
         host=host,
         boot_id=await asyncio.to_thread(_boot_id),
-        defaults=await asyncio.to_thread(_defaults, settings.containers),
+        defaults=await _defaults(settings.containers, host),
         store=store,
         operations=Operations(),
         handlers=handlers,
@@ -188,12 +188,15 @@ async def assemble(
     )
 
 
-def _defaults(settings: ContainerSettings) -> BundleDefaults:
-    """What containers get by default; files that settings name are read here. Raises BadInput."""
+async def _defaults(settings: ContainerSettings, host: HostFacts) -> BundleDefaults:
+    """What containers get by default; profiles that settings name are read or loaded. Raises BadInput."""
     default_sysctls(settings.default_sysctls)
-    path = settings.seccomp_profile
-    profile = None if path is None else read_seccomp_profile(str(path), field="containers.seccomp_profile")
-    return bundle_defaults(settings, seccomp_profile=profile)
+    path, profile = settings.seccomp_profile, None
+    if path is not None:
+        field = "containers.seccomp_profile"
+        profile = await asyncio.to_thread(read_seccomp_profile, str(path), field=field)
+    loaded = await apparmor.prepare(host, settings.apparmor_profile)
+    return bundle_defaults(settings, seccomp_profile=profile, apparmor_profile=loaded)
 
 
 class _LateListener:

@@ -13,6 +13,7 @@ from oci.cdi import Edits, asked_names
 from oci.facts import ResolvedUser
 from oci.hooks import HookFile
 from oci.workload import ContainerSpec, ProfileKind
+from shim.apparmor import check_loaded
 from shim.cdi import resolve_nodes
 from shim.facts.rootfs import check_mount_targets, check_working_dir, resolve_user
 from shim.facts.sources import (
@@ -53,6 +54,8 @@ async def look(
 def _look(
     node: Node, spec: ContainerSpec, image: ImageRecord, rootfs: Path, provided: Mapping[int, str]
 ) -> Looks:
+    if not spec.security.privileged:
+        check_loaded(node.host, spec.security.apparmor)
     edits = node.cdi.edits(asked_names(spec.cdi_devices, spec.annotations))
     mounts = resolve_mounts(spec.mounts, provided)
     targets = [mount.request.container_path for mount in mounts]
