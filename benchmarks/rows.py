@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -17,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from api.client import Client
-from benchmarks import memory, place, watching, work
+from benchmarks import lister, memory, streaming, watching, work
 from benchmarks.floor import Floor
 from benchmarks.images import SMALL_FILES, WORKLOAD
 from benchmarks.report import Row
@@ -146,8 +143,8 @@ def lists(run: Run) -> list[Row]:
         client = run.clients[side.name]
         pods = run.pods(run.counts.listed)
         eight(partial(work.start, client), pods)
-        quiet = _listen(side, partial(time.sleep, 2))
-        busy = _listen(side, partial(_load, run, client))
+        quiet = lister.listen(side, partial(time.sleep, 2))
+        busy = lister.listen(side, partial(_load, run, client))
         for method, values in busy.items():
             samples[f"{method}, busy"][side.name] = values
             samples[f"{method}, quiet"][side.name] = quiet[method]
@@ -183,22 +180,6 @@ def _load(run: Run, client: Client) -> None:
         work.forget(client, SMALL_FILES)
 
 
-def _listen(side: Side, during: Callable[[], object]) -> dict[str, list[float]]:
-    """Milliseconds of each call that a client at raised priority made while `during` ran."""
-    command = [sys.executable, "-m", "benchmarks.lister", str(side.socket)]
-    lister = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=place.TREE, text=True
-    )
-    assert lister.stdout is not None
-    lister.stdout.readline()  # it is connected
-    try:
-        during()
-    finally:
-        said, _ = lister.communicate("", timeout=60)
-    samples: dict[str, list[float]] = json.loads(said)
-    return samples
-
-
 def _come_and_go(client: Client, pod: Pod) -> None:
     work.start(client, pod)
     work.end(client, pod, grace=_SOON)
@@ -215,6 +196,7 @@ GROUPS: dict[str, Callable[[Run], list[Row]]] = {
     "lists": lists,
     "stats": watching.stats,
     "node": watching.node,
+    "streaming": streaming.streaming,
     "flat": flat,
 }
 

@@ -33,11 +33,14 @@ class Counts:
     node: int = 250  # pods that are polled
     seconds: int = 60  # for which they are
     ends: int = 100  # containers whose end is waited for
+    streams: int = 60  # execs, attaches and port-forwards
+    volume: int = 1024  # MiB through one stream
+    floods: int = 3  # times
 
 
 SMOKE = Counts(
     cycles=2, execs=1, bursts=1, burst=4, flat=6, pulls=1, listed=4, loads=1,
-    watched=2, readings=1, node=3, seconds=2, ends=3,
+    watched=2, readings=1, node=3, seconds=2, ends=3, streams=2, volume=8, floods=1,
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import pty
 import select
 import socket
 import subprocess
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tests.component.streaming.pods import echo, in_pod
 from tests.daemon import Daemon
 from tests.doubles.api_server import CONTAINER, ApiServer, serving
 from tests.parts.build import program
+from tests.streams import recordings
 
 LIMIT = 60.0
 SCRIPT = "while read line; do echo out $line; echo err $line >&2; done; echo bye"
@@ -56,6 +58,7 @@ class Person:
     def at_a_terminal(self, *words: str, typed: bytes, until: bytes) -> bytes:
         """What a terminal shows, which types once the command has said something."""
         master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (33, 111))
         process = subprocess.Popen(
             [*self.first, *words],
             env=self.environment,
@@ -189,6 +192,9 @@ def cluster(
             },
         )
         yield Cluster(kubectl, server)
+    if "CRISP_RECORD_STREAMS" in os.environ:
+        name = f"kubectl-1.37.2-{transport}{'-terminal' if tty else ''}"
+        recordings.write(Path(os.environ["CRISP_RECORD_STREAMS"]), name, server.passed)
 
 
 SPOKEN = {
