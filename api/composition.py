@@ -38,6 +38,7 @@ from shim.images.store import ImageStore
 from shim.janitor import Janitor
 from shim.kernel.flock import Lock
 from shim.lifecycle.operations import Operations
+from shim.logger.keeper import LogKeeper
 from shim.namespaces.pin import Namespaces
 from shim.namespaces.sysctls import default_sysctls
 from shim.network.network import Builtin, Network
@@ -54,6 +55,7 @@ from shim.runtimes.kinds import DriverContext, Kind, Machine, with_plugins
 from shim.runtimes.ocikind import OciKind
 from shim.runtimes.probe import PROBE_TIMEOUT, candidate_of, probe, probe_handlers
 from shim.runtimes.programs import search_path
+from shim.runtimes.shimkind import ShimKind
 from shim.state.store import Store
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Assembly:
     node: Node
     handlers: Handlers
     reloads: Reloads
+    logs: LogKeeper
     network: Network
     namespaces: Namespaces
     images: ImageStore
@@ -95,6 +98,7 @@ class Assembly:
         await self.node.operations.close(grace=float(settings.shutdown_timeout))
         await self.exits.close()
         await self.handlers.close()
+        await self.logs.close()
         await self.network.close()
         await self.images.close()
         empty = not self.node.store.pods and not self.node.store.containers
@@ -132,7 +136,9 @@ async def assemble(
     lock = await asyncio.to_thread(prepare, paths)
     try:
         host = await asyncio.to_thread(host_facts.gather, driver=_cgroup_driver(settings))
-        kinds = await asyncio.to_thread(with_plugins, _kinds())
+        systemd = host.cgroup.driver is CgroupDriver.SYSTEMD
+        logs = _logs(settings, paths, systemd=systemd)
+        kinds = await asyncio.to_thread(with_plugins, _kinds(logs))
         machine = Machine(kernel=host.kernel, path=search_path(os.environ), limit=PROBE_TIMEOUT)
         table = await probe_handlers(loaded, kinds=kinds, machine=machine)
         store = await Store.open(paths.state_dir, on_commit=on_commit)
@@ -145,7 +151,7 @@ async def assemble(
     await network.start()
     images = ImageStore(paths.images, records=store, settings=_store_settings(settings))
     late = _LateListener()
-    context = _context(settings, paths, late, systemd=host.cgroup.driver is CgroupDriver.SYSTEMD)
+    context = _context(settings, paths, late, systemd=systemd)
     handlers = Handlers(
         table,
         make=lambda handler: kinds[handler.kind].driver(handler, context),
@@ -178,6 +184,7 @@ async def assemble(
         node=node,
         handlers=handlers,
         reloads=Reloads(node, handlers, loaded, load=load or (lambda: loaded), kinds=kinds, machine=machine),
+        logs=logs,
         network=network,
         namespaces=namespaces,
         images=images,
@@ -208,9 +215,9 @@ class _LateListener:
         self.listener(*event)  # type: ignore[arg-type]
 
 
-def _kinds() -> dict[str, Kind]:
+def _kinds(logs: LogKeeper) -> dict[str, Kind]:
     """Crisp's own kinds of handlers."""
-    return {"oci": OciKind()}
+    return {"oci": OciKind(), "shim": ShimKind(logs)}
 
 
 def _context(settings: Settings, paths: Paths, exits: ExitListener, *, systemd: bool) -> DriverContext:
@@ -223,6 +230,14 @@ def _context(settings: Settings, paths: Paths, exits: ExitListener, *, systemd: 
         timeout=float(settings.containers.runtime_timeout),
         kill_time=float(settings.containers.kill_timeout),
         exec_drain=float(settings.containers.exec_drain_timeout),
+    )
+
+
+def _logs(settings: Settings, paths: Paths, *, systemd: bool) -> LogKeeper:
+    return LogKeeper(
+        directory=paths.run_dir / "logger",
+        cgroups=cgroups.Cgroups(cgroups.find_hierarchies()),
+        cgroup=_monitors(settings, systemd=systemd),
     )
 
 

@@ -26,6 +26,7 @@ from config.values import (
     IpAddress,
     Paths,
     PositiveDuration,
+    RuntimeType,
     Size,
     SocketPath,
     SocketPaths,
@@ -55,11 +56,27 @@ class HandlerSettings(Table):
 
     kind: HandlerKind = Field(
         default="oci",
-        description="How it is driven: `oci` is an OCI command line under conmon; installed packages may add"
-        " other kinds (docs/handlers/plugins.md).",
+        description="How it is driven: `oci` is an OCI command line under conmon, `shim` a containerd shim"
+        " (version 2); installed packages may add other kinds (docs/handlers/plugins.md).",
     )
     binary: AbsolutePath | None = Field(
-        default=None, description="The runtime's program. Unset: the handler's name is looked up on PATH."
+        default=None,
+        description="The runtime's or the shim's program. Unset: the handler's name is looked up on PATH, or"
+        " the program that `runtime_type` names.",
+    )
+    runtime_type: RuntimeType | None = Field(
+        default=None,
+        description="Of kind `shim`: the runtime's type, such as `io.containerd.runc.v2`, which names the"
+        " program unless `binary` does.",
+    )
+    runtime_binary: AbsolutePath | None = Field(
+        default=None,
+        description="Of kind `shim`: the OCI runtime that the shim runs. Unset: the shim's own default.",
+    )
+    config_path: AbsolutePath | None = Field(
+        default=None,
+        description="Of kind `shim`: the runtime's own configuration file, for shims that take one (runsc,"
+        " Kata).",
     )
     root: AbsolutePath | None = Field(
         default=None,
@@ -92,13 +109,6 @@ class HandlerSettings(Table):
         " handler is based on: environment, rlimits, mounts, hooks, annotations, sysctls and devices may be"
         " in it; what Crisp writes itself wins.",
     )
-
-    @field_validator("kind", mode="before")
-    @classmethod
-    def _refuse_shims(cls, value: Any) -> Any:
-        if value == "shim":
-            raise ValueError("kind 'shim' is not built yet; this release drives only 'oci'")
-        return value
 
     @field_validator("options", "create_options")
     @classmethod

@@ -116,6 +116,12 @@ def _cgroup_place(value: str) -> str:
     return value
 
 
+def _runtime_type(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+", value):
+        raise ValueError(f"{value!r} is no runtime type such as io.containerd.runc.v2")
+    return value
+
+
 def _handler_name(value: str) -> str:
     # RuntimeClass.handler is a DNS label (node.k8s.io/v1); capitals and '_' are let through for other clients
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", value):
@@ -233,6 +239,7 @@ CgroupPlaceText = Annotated[str, AfterValidator(_cgroup_place)]
 CgroupPrefix = Annotated[str, AfterValidator(_cgroup_prefix)]
 HandlerKind = Annotated[str, AfterValidator(_handler_kind)]
 HandlerName = Annotated[str, AfterValidator(_handler_name)]
+RuntimeType = Annotated[str, AfterValidator(_runtime_type)]
 Capability = Annotated[str, AfterValidator(_capability)]
 CapabilityNames = Annotated[tuple[Capability, ...], BeforeValidator(_array)]
 EnvironmentText = Annotated[str, AfterValidator(_environment_entry)]

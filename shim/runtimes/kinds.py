@@ -36,6 +36,14 @@ class Candidate:
     root: Path
     source: str
 
+    def refuse(self, *keys: str) -> None:
+        """Raise Unsupported for a key that was set and means nothing to handlers of this kind."""
+        for key in keys:
+            if getattr(self.settings, key):
+                raise Unsupported(
+                    f"handlers.{self.name}.{key}: does not apply to handlers of kind {self.settings.kind!r}"
+                )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:

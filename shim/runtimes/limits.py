@@ -1,4 +1,4 @@
-"""Changing the limits of a live container by the runtime's `update`, and back to what was on any failure.
+"""Changing the limits of a live container by the driver's own way, and back to what was on any failure.
 
 A runtime sets one file after the other and stops at the first that the kernel refuses; which of them undo
 what they did differs. So the files are read before and put back after a failure. Runtimes also differ in
@@ -7,7 +7,6 @@ hugepages and version 2's own files, which are written here.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
@@ -15,18 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from oci import commandline
-from oci.errors import Internal, WrongState
+from oci.errors import WrongState
 from oci.workload import ContainerId
 from shim.cgroups import Hierarchies
-from shim.files import write_atomic
 from shim.lifecycle.undo import to_the_end
-from shim.runtimes.verbs import Verbs
+from shim.runtimes.driver import Target
 from shim.threads import in_executor
 
 log = logging.getLogger(__name__)
 
 PutBack = Callable[[], Awaitable[None]]
+Apply = Callable[[Target, Mapping[str, Any]], Awaitable[None]]
 
 _V1: Final = (
     ("cpu", "cpu.shares"),
@@ -49,36 +47,25 @@ _ROUNDS: Final = 3  # memory may not exceed memory+swap: which file goes first d
 
 
 class Limits:
-    """The limits of one handler's containers."""
+    """The limits of one handler's containers. `apply` lets the runtime set an OCI linux.resources object."""
 
-    def __init__(self, *, handler: str, verbs: Verbs, hierarchies: Hierarchies, io: Executor) -> None:
+    def __init__(self, *, handler: str, apply: Apply, hierarchies: Hierarchies, io: Executor) -> None:
         self._handler = handler
-        self._verbs = verbs
+        self._apply = apply
         self._hierarchies = hierarchies
         self._io = io
 
-    async def update(self, container: ContainerId, cgroup: str, change: Mapping[str, Any]) -> PutBack:
+    async def update(self, target: Target, change: Mapping[str, Any]) -> PutBack:
         """Carry out an OCI linux.resources object; returns the way back. Raises the kernel's refusal."""
-        files = self._files(cgroup, change)
+        files = self._files(target.cgroup, change)
         before = await in_executor(self._io, lambda: _read(files))
-        put_back = partial(self._put_back, container, before)
-        document = self._verbs.log(container, "resources")
+        put_back = partial(self._put_back, target.id, before)
         try:
-            encoded = json.dumps(change, separators=(",", ":")).encode("ascii")
-            await in_executor(self._io, lambda: write_atomic(document, encoded))
-            await self._verbs.call(
-                "update",
-                container,
-                lambda runtime, words, id_: commandline.update(runtime, words, id_, resources=document),
-            )
-            await in_executor(self._io, lambda: self._write_rest(container, cgroup, change))
-        except BaseException as error:
+            await self._apply(target, change)
+            await in_executor(self._io, lambda: self._write_rest(target.id, target.cgroup, change))
+        except BaseException:
             await to_the_end(put_back())
-            if isinstance(error, OSError):
-                raise Internal(f"container {container}: {document}: {error.strerror}") from error
             raise
-        finally:
-            await to_the_end(in_executor(self._io, lambda: document.unlink(missing_ok=True)))
         return put_back
 
     def _files(self, cgroup: str, change: Mapping[str, Any]) -> list[Path]:

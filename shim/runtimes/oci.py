@@ -125,7 +125,8 @@ class OciDriver:
         )
         self._execs = Execs(self._launches, drain=exec_drain)
         self._verbs = Verbs(runtime=self._runtime, logs=run_dir / "logs", timeout=timeout, io=self._io)
-        self._limits = Limits(handler=handler.name, verbs=self._verbs, hierarchies=hierarchies, io=self._io)
+        apply = self._verbs.update
+        self._limits = Limits(handler=handler.name, apply=apply, hierarchies=hierarchies, io=self._io)
         self._arrivals: Arrivals | None = None
         self._opening = asyncio.Lock()
         self._reopening: dict[ContainerId, asyncio.Lock] = {}
@@ -311,7 +312,7 @@ class OciDriver:
 
     async def update(self, target: Target, resources: Mapping[str, Any]) -> Callable[[], Awaitable[None]]:
         """The runtime's `update`; the cgroup's files are as before when it raises."""
-        return await self._limits.update(target.id, target.cgroup, resources)
+        return await self._limits.update(target, resources)
 
     async def checkpoint(self, target: Target, *, images: Path, work: Path, limit: float | None) -> None:
         """The runtime's `checkpoint`; with a failure come CRIU's own last words."""

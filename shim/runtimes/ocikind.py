@@ -38,6 +38,7 @@ class OciKind:
     async def probe(self, candidate: Candidate, machine: Machine) -> Handler:
         """Ask program and monitor for their versions and features, all at the same time."""
         name, settings = candidate.name, candidate.settings
+        candidate.refuse("runtime_type", "runtime_binary", "config_path")
         binary, monitor = await asyncio.to_thread(_programs, candidate, machine.path)
         try:
             async with asyncio.TaskGroup() as calls:

@@ -31,10 +31,10 @@ class Handler:
     """One usable runtime, as a driver needs it."""
 
     name: str
-    kind: str  # "oci", or what a package added
+    kind: str  # "oci", "shim", or what a package added
     binary: Path
     root: Path = NO_ROOT  # the runtime's --root
-    monitor: Path = Path()  # conmon
+    monitor: Path = Path()  # conmon; a shim is its own
     monitor_version: str = ""  # "2.1.6"
     version: RuntimeVersion
     features: HandlerFeatures
@@ -46,6 +46,8 @@ class Handler:
     exec_group: ExecGroup = ExecGroup.NONE
     base: BaseSpec = BaseSpec()  # what its containers are based on
     plugin: Mapping[str, Any] = field(default_factory=dict)  # settings of a kind that a package added
+    runtime_binary: Path | None = None  # what a shim runs, None for its default
+    config_path: Path | None = None  # the runtime's own configuration
     source: str  # "FILE:LINE" of its table, or "found on PATH"
     definition: str = ""  # JSON: what pods keep of it, equal while it is the same handler
 

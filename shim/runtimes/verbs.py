@@ -7,20 +7,23 @@ words. Knows no monitor and no exec: those start the runtime in their own ways.
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from oci import commandline
 from oci.commandline import Runtime, RuntimeState
-from oci.errors import Deadline, RuntimeFailed
+from oci.errors import Deadline, Internal, RuntimeFailed
 from oci.workload import ContainerId
 from shim import process
+from shim.files import write_atomic
 from shim.kernel import mount
 from shim.lifecycle.undo import to_the_end
 from shim.process import CommandMissing, CommandTimedOut, Result
+from shim.runtimes.driver import Target
 
 T = TypeVar("T")
 
@@ -119,6 +122,22 @@ class Verbs:
         await self.call(
             "kill", container, lambda runtime, log, id_: commandline.kill_process(runtime, log, id_, pid)
         )
+
+    async def update(self, target: Target, resources: Mapping[str, Any]) -> None:
+        """Let the runtime change limits: an OCI linux.resources object with the members to change."""
+        container, document = target.id, self.log(target.id, "resources")
+        try:
+            encoded = json.dumps(resources, separators=(",", ":")).encode("ascii")
+            await self._blocking(lambda: write_atomic(document, encoded))
+            await self.call(
+                "update",
+                container,
+                lambda runtime, words, id_: commandline.update(runtime, words, id_, resources=document),
+            )
+        except OSError as error:
+            raise Internal(f"container {container}: {document}: {error.strerror}") from error
+        finally:
+            await to_the_end(self._blocking(lambda: document.unlink(missing_ok=True)))
 
     async def delete(self, container: ContainerId) -> None:
         """Let the runtime forget a container; checked, since a success that did nothing would leak it."""

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.component.runtimes.rig import Rig, make_rootfs
+from tests.component.runtimes.rig import Rig, Shim, make_rootfs
 from tests.leaks import Scope
+from tests.parts import build
+from tests.parts.table import PARTS
 
 RUNTIMES = ("runc", "crun")
+SHIMS = ("shim-runc-v2",)
 
 Story = Callable[[Rig], Awaitable[None]]
 Play = Callable[..., None]
@@ -22,7 +25,7 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_rootfs(tmp_path_factory.mktemp("rootfs") / "rootfs")
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=RUNTIMES + SHIMS)
 def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -33,7 +36,19 @@ def leak_scope(tmp_path: Path) -> Scope:
     return Scope(directories=(tmp_path / "run", tmp_path / "root"), expected=EXPECTED)
 
 
-EXPECTED = ("path */run/exits", "path */run/attach", "path */run/execs", "path */run/logs")
+EXPECTED = (
+    "path */run/exits", "path */run/attach", "path */run/execs", "path */run/logs",
+    "path */run/logger", "path */run/logger/*", "path */run/shims", "path */run/shims/*", "path */run/fifos",
+    "path */run/s", "path */root/crisp",
+)  # fmt: skip
+
+
+def shim_of(name: str) -> Shim | None:
+    """What the name of a handler of kind "shim" stands for; None for an OCI runtime."""
+    if name == "shim-runc-v2":
+        program = build.program("containerd", "containerd-shim-runc-v2")
+        return Shim(program=program, version=PARTS["containerd"].version, runtime=Path("/usr/sbin/runc"))
+    return None
 
 
 @pytest.fixture
@@ -42,7 +57,13 @@ def play(runtime: str, tmp_path: Path, rootfs: Path) -> Play:
 
     def run(story: Story, *, real: str = runtime, **options: object) -> None:
         async def whole() -> None:
-            rig = Rig(runtime=real, base=tmp_path, rootfs=rootfs, **options)  # type: ignore[arg-type]
+            rig = Rig(
+                runtime=real,
+                base=tmp_path,
+                rootfs=rootfs,
+                shim=shim_of(real),
+                **options,  # type: ignore[arg-type]
+            )
             try:
                 async with asyncio.timeout(60):
                     await story(rig)

@@ -18,8 +18,10 @@ from oci.features import ExecGroup, HandlerFeatures, RuntimeVersion, parse_exec_
 from oci.workload import ContainerId, PodId
 from shim import cgroups
 from shim.kernel import libc
-from shim.runtimes.driver import ExecRequest, Exit, Target
+from shim.logger.keeper import LogKeeper
+from shim.runtimes.driver import Driver, ExecRequest, Exit, Target
 from shim.runtimes.oci import OciDriver
+from shim.runtimes.shimv2.driver import ShimDriver
 from shim.runtimes.table import Handler
 
 _IN_MODIFY = 0x2
@@ -44,6 +46,15 @@ def make_rootfs(directory: Path) -> Path:
     return directory
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shim:
+    """A shim to drive: its program, the version that it prints, the OCI runtime below it."""
+
+    program: Path
+    version: str
+    runtime: Path | None = None
+
+
 @dataclass
 class Rig:
     """One handler with directories of its own. `driver` can be opened again and again, as a restart does."""
@@ -53,10 +64,13 @@ class Rig:
     rootfs: Path
     binary: Path | None = None
     monitor: Path = Path("/usr/bin/conmon")
+    shim: Shim | None = None
     options: dict[str, Any] = field(default_factory=dict)
     exits: dict[str, list[Exit]] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    keeper: LogKeeper | None = None
+    pod: PodId = field(default_factory=lambda: PodId(secrets.token_hex(32)))
     parent: str = field(default_factory=lambda: f"/crisp-test-driver-{secrets.token_hex(4)}")
 
     @property
@@ -68,6 +82,17 @@ class Rig:
         self.cgroups = cgroups.Cgroups(cgroups.find_hierarchies())
 
     def handler(self) -> Handler:
+        if self.shim is not None:
+            return Handler(
+                name=self.runtime,
+                kind="shim",
+                binary=self.binary or self.shim.program,
+                root=self.base / "root",
+                version=RuntimeVersion(name=self.shim.program.name, version=self.shim.version),
+                features=HandlerFeatures(),
+                runtime_binary=self.shim.runtime,
+                source="a test",
+            )
         found = self.binary or Path(str(shutil.which(self.runtime, path="/usr/sbin:/usr/bin:/sbin:/bin")))
         return Handler(
             name=self.runtime,
@@ -95,8 +120,35 @@ class Rig:
         return self.handler().exec_group in (least, ExecGroup.CONTROLLER)
 
     @contextlib.asynccontextmanager
-    async def driver(self, **options: Any) -> AsyncIterator[OciDriver]:
+    async def driver(self, **options: Any) -> AsyncIterator[Driver]:
         """A driver as one life of the daemon has it."""
+        async with (
+            self._shim_driver(**options) if self.shim is not None else self._oci_driver(**options) as made
+        ):
+            yield made
+
+    @contextlib.asynccontextmanager
+    async def _shim_driver(self, **options: Any) -> AsyncIterator[Driver]:
+        keeper = LogKeeper(directory=self.base / "run/logger", cgroups=self.cgroups, cgroup=self.monitors)
+        driver = ShimDriver(
+            self.handler(),
+            run_dir=self.base / "run",
+            keeper=keeper,
+            exits=self._ended,
+            hierarchies=self.cgroups.hierarchies,
+            systemd=False,
+            monitors=self.monitors,
+            **{**self.options, **options},
+        )
+        self.keeper = keeper
+        try:
+            yield driver
+        finally:
+            await driver.close()
+            await keeper.close()
+
+    @contextlib.asynccontextmanager
+    async def _oci_driver(self, **options: Any) -> AsyncIterator[Driver]:
         driver = OciDriver(
             self.handler(),
             run_dir=self.base / "run",
@@ -131,7 +183,7 @@ class Rig:
         directory.mkdir()
         target = Target(
             id=id_,
-            pod_id=PodId("f" * 64),
+            pod_id=self.pod,
             directory=directory,
             log_path=self.base / "logs" / id_ / "0.log",
             tty=False,
@@ -184,7 +236,7 @@ class Rig:
     def exec(self, *args: str, timeout: float | None = 10.0, **more: Any) -> ExecRequest:
         return ExecRequest(process=self.process(args), timeout=timeout, **more)
 
-    async def create(self, driver: OciDriver, *args: str, own_pids: bool = True, **changed: Any) -> Target:
+    async def create(self, driver: Driver, *args: str, own_pids: bool = True, **changed: Any) -> Target:
         memory = changed.pop("memory", None)
         target = self.target(**changed)
         created = await driver.create(target, self.spec(target, args, own_pids=own_pids, memory=memory))
@@ -192,13 +244,19 @@ class Rig:
         self.targets[-1] = target
         return target
 
-    async def run(self, driver: OciDriver, *args: str, **more: Any) -> Target:
+    async def run(self, driver: Driver, *args: str, **more: Any) -> Target:
         target = await self.create(driver, *args, **more)
         await driver.start(target)
         return target
 
     def processes(self, target: Target) -> list[int]:
         return self.cgroups.processes(target.cgroup)
+
+    def execs(self) -> list[Path]:
+        """Files of execs that are under way."""
+        if self.shim is not None:
+            return list((self.base / "run/fifos").glob("*/exec-*"))
+        return list((self.base / "run/execs").iterdir())
 
     async def close(self) -> None:
         """Delete every container and the cgroups; then the leak check looks."""

@@ -14,7 +14,10 @@ from oci.errors import Deadline, RuntimeFailed
 from shim import process
 from shim.kernel.arrivals import Arrivals
 from shim.runtimes.driver import ExecResult
-from tests.component.runtimes.conftest import Play
+from shim.runtimes.shimv2.driver import ShimDriver
+from shim.runtimes.shimv2.execs import open_source
+from shim.runtimes.shimv2.task import Stdio
+from tests.component.runtimes.conftest import RUNTIMES, Play
 from tests.component.runtimes.rig import Rig
 
 
@@ -141,6 +144,7 @@ def test_a_daemon_of_an_earlier_exec_is_left_alone_by_later_ones(play: Play) -> 
     play(story)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_daemon_that_an_exec_left_before_a_restart_is_ended_where_it_has_a_group(play: Play) -> None:
     async def story(rig: Rig) -> None:
         async with rig.driver() as driver:
@@ -203,7 +207,7 @@ def test_an_exec_ends_with_its_caller(play: Play) -> None:
                 with pytest.raises(asyncio.CancelledError):
                     await call
                 assert rig.processes(target) == before, wait
-            assert list((rig.base / "run/execs").iterdir()) == []
+            assert rig.execs() == []
 
     play(story)
 
@@ -221,9 +225,10 @@ def test_an_exec_ends_with_its_container(play: Play) -> None:
     play(story)
 
 
+@pytest.mark.parametrize("real", RUNTIMES)
 @pytest.mark.parametrize("named", [True, False], ids=["started", "starting"])
 def test_what_an_exec_left_before_a_restart_is_ended_when_the_container_is_adopted(
-    play: Play, named: bool
+    play: Play, named: bool, real: str
 ) -> None:
     async def story(rig: Rig) -> None:
         async with rig.driver() as driver:
@@ -259,4 +264,30 @@ def test_what_an_exec_left_before_a_restart_is_ended_when_the_container_is_adopt
             arrivals.close()
             await orphan.end(grace=0)
 
-    play(story)
+    play(story, real=real)
+
+
+def test_what_an_exec_left_before_a_restart_is_ended_by_the_shim_too(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            before = rig.processes(target)
+            assert isinstance(driver, ShimDriver)
+            shim = await driver._shims.find(target)
+            assert shim is not None
+            running = driver._execs.begin(target, shim, ["out", "err"])
+            stdio = Stdio(stdout=str(running.path("out")), stderr=str(running.path("err")))
+            readers = [open_source(running.path(name)) for name in ("out", "err")]
+            waiting = await driver._execs.start(
+                running, rig.process(["sh", "-c", "sleep 300 & sleep 300"]), stdio
+            )
+            waiting.cancel()  # the daemon is killed: nothing more is said to the shim
+            for reader in readers:
+                reader.close()
+        assert len(rig.processes(target)) > len(before)
+        async with rig.driver() as driver:
+            await driver.adopt(target)
+            assert rig.processes(target) == before
+            assert rig.execs() == []
+
+    play(story, real="shim-runc-v2")

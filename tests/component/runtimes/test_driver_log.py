@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oci.errors import WrongState
-from tests.component.runtimes.conftest import Play
+from tests.component.runtimes.conftest import RUNTIMES, Play
 from tests.component.runtimes.rig import Rig, log_lines, output, written
 
 
@@ -76,6 +76,7 @@ def test_a_reopen_without_a_rename_loses_nothing(play: Play) -> None:
     play(story)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)  # conmon would cut it; others only append
 def test_a_foreign_file_at_the_path_is_kept_aside(play: Play) -> None:
     async def story(rig: Rig) -> None:
         async with rig.driver() as driver:

@@ -11,8 +11,7 @@ import pytest
 from oci.errors import Absent, Full, RuntimeFailed
 from shim import process
 from shim.runtimes import attach
-from shim.runtimes.driver import Output, Session, Size, StreamRequest, Target
-from shim.runtimes.oci import OciDriver
+from shim.runtimes.driver import Driver, Output, Session, Size, StreamRequest, Target
 from tests.component.runtimes.conftest import Play
 from tests.component.runtimes.rig import Rig, output
 
@@ -37,7 +36,7 @@ async def until(session: Session, words: bytes, of: Output = Output.STDOUT) -> b
 
 @contextlib.asynccontextmanager
 async def executing(
-    rig: Rig, driver: OciDriver, target: Target, *args: str, tty: bool = False, size: Size | None = None
+    rig: Rig, driver: Driver, target: Target, *args: str, tty: bool = False, size: Size | None = None
 ) -> AsyncIterator[Session]:
     outputs = frozenset({Output.STDOUT}) if tty else BOTH
     request = StreamRequest(process=rig.process(args, terminal=tty), stdin=True, outputs=outputs, size=size)
@@ -153,7 +152,7 @@ def test_a_session_can_be_closed_at_once(play: Play) -> None:
                 async with executing(rig, driver, target, "sleep", "1000"):
                     pass
             assert set(rig.processes(target)) == before
-            assert list((rig.base / "run/execs").iterdir()) == []
+            assert rig.execs() == []
 
     play(story)
 

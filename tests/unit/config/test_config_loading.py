@@ -177,8 +177,9 @@ def test_a_rule_over_several_keys_is_judged_after_merging(files: Files) -> None:
             "config.toml:2: handlers.runc.binry: unknown key; did you mean 'binary'?",
         ),
         (
-            "handlers.kata.kind = 'shim'",
-            "config.toml:1: handlers.kata.kind: kind 'shim' is not built yet; this release drives only 'oci'",
+            "[handlers.kata]\nkind = 'shim'\nruntime_type = 'kata'",
+            "config.toml:3: handlers.kata.runtime_type: 'kata' is no runtime type such as"
+            " io.containerd.runc.v2",
         ),
         (
             "\n[handlers.runc]\noptions = ['--debug', '--root=/x']",

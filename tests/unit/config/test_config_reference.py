@@ -11,6 +11,15 @@ from config.problems import known_keys
 from config.reference import example, render
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
+UNSET_OF_HANDLERS = (
+    "binary",
+    "runtime_type",
+    "runtime_binary",
+    "config_path",
+    "root",
+    "monitor",
+    "base_spec",
+)
 
 
 def test_the_page_equals_its_making() -> None:
@@ -34,12 +43,7 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
     shown = load(file).settings
     assert shown.default_handler == "runc"
     assert set(shown.handlers) == {"NAME"}
-    assert (
-        shown.handlers["NAME"].model_copy(
-            update={"binary": None, "root": None, "monitor": None, "base_spec": None}
-        )
-        == HandlerSettings()
-    )
+    assert shown.handlers["NAME"].model_copy(update=dict.fromkeys(UNSET_OF_HANDLERS)) == HandlerSettings()
     assert (
         shown.model_copy(
             update={

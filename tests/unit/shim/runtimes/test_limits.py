@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oci.commandline import Runtime
 from oci.errors import RuntimeFailed, WrongState
-from oci.workload import ContainerId
+from oci.workload import ContainerId, PodId
 from shim.cgroups import Hierarchies
+from shim.runtimes.driver import Target
 from shim.runtimes.limits import Limits
 
 ID = ContainerId("c")
-RUNTIME = Runtime(handler="h", program=Path("/bin/runc"), root=Path("/run/r"))
+TARGET = Target(
+    id=ID,
+    pod_id=PodId("p"),
+    directory=Path("/c"),
+    log_path=None,
+    tty=False,
+    stdin=False,
+    stdin_once=False,
+    cgroup="/pod/c",
+)
 
 
 class Verbs:
     """A runtime whose `update` writes `files`, then fails with `error` if there is one."""
 
-    def __init__(self, top: Path, files: Mapping[Path, str], error: Exception | None = None) -> None:
-        self._top = top
+    def __init__(self, files: Mapping[Path, str], error: Exception | None = None) -> None:
         self._files = files
         self._error = error
         self.asked: list[Any] = []
 
-    def log(self, container: ContainerId, verb: str) -> Path:
-        return self._top / f"{container}.{verb}"
-
-    async def call(
-        self, verb: str, container: ContainerId, compose: Callable[[Runtime, Path, str], list[str]]
-    ) -> None:
-        argv = compose(RUNTIME, self._top / "log", container)
-        option = next(word for word in argv if word.startswith("--resources="))
-        self.asked.append((verb, argv[-1], json.loads(Path(option.partition("=")[2]).read_text())))
+    async def update(self, target: Target, resources: Mapping[str, Any]) -> None:
+        self.asked.append((target.id, resources))
         for path, text in self._files.items():
             path.write_text(text)
         if self._error is not None:
@@ -55,9 +55,8 @@ def group(top: Path, **files: str) -> Path:
 def run(verbs: Verbs, hierarchies: Hierarchies, change: Mapping[str, Any], *, put_back: bool = False) -> None:
     async def work() -> None:
         with ThreadPoolExecutor(1) as pool:
-            made: Any = verbs
-            limits = Limits(handler="h", verbs=made, hierarchies=hierarchies, io=pool)
-            back = await limits.update(ID, "/pod/c", change)
+            limits = Limits(handler="h", apply=verbs.update, hierarchies=hierarchies, io=pool)
+            back = await limits.update(TARGET, change)
             if put_back:
                 await back()
 
@@ -77,14 +76,14 @@ def version_1(tmp_path: Path) -> tuple[Path, Hierarchies]:
 
 def test_the_runtime_is_told_and_the_rest_is_written_by_us(tmp_path: Path) -> None:
     files, hierarchies = version_2(tmp_path)
-    verbs = Verbs(tmp_path, {files / "cpu.weight": "50\n"})
+    verbs = Verbs({files / "cpu.weight": "50\n"})
     change = {
         "cpu": {"shares": 512},
         "unified": {"memory.high": "77"},
         "hugepageLimits": [{"pageSize": "2MB", "limit": 9}],
     }
     run(verbs, hierarchies, change)
-    assert verbs.asked == [("update", "c", change)]
+    assert verbs.asked == [("c", change)]
     assert [(files / name).read_text() for name in ("cpu.weight", "memory.high", "hugetlb.2MB.max")] == [
         "50\n",
         "77\n",
@@ -100,15 +99,13 @@ def test_a_refusal_by_the_runtime_puts_every_file_back(tmp_path: Path, version: 
     before = (files / name).read_text()
     error = RuntimeFailed("update: no", verb="update")
     with pytest.raises(RuntimeFailed, match=r"^update: no$"):
-        run(
-            Verbs(tmp_path, {files / name: "7" * len(before.strip()) + "\n"}, error), hierarchies, {"cpu": {}}
-        )
+        run(Verbs({files / name: "7" * len(before.strip()) + "\n"}, error), hierarchies, {"cpu": {}})
     assert (files / name).read_text() == before
 
 
 def test_a_refusal_of_a_file_of_ours_puts_the_runtime_s_back_too(tmp_path: Path) -> None:
     files, hierarchies = version_2(tmp_path)
-    verbs = Verbs(tmp_path, {files / "cpu.weight": "999\n"})
+    verbs = Verbs({files / "cpu.weight": "999\n"})
     with pytest.raises(WrongState, match=r"writing 'x' to .*/memory\.absent: No such file or directory$"):
         run(verbs, hierarchies, {"unified": {"memory.absent": "x"}})
     assert (files / "cpu.weight").read_text() == "100\n"
@@ -116,5 +113,5 @@ def test_a_refusal_of_a_file_of_ours_puts_the_runtime_s_back_too(tmp_path: Path)
 
 def test_the_way_back_leads_back(tmp_path: Path) -> None:
     files, hierarchies = version_2(tmp_path)
-    run(Verbs(tmp_path, {files / "cpu.weight": "999\n"}), hierarchies, {"cpu": {}}, put_back=True)
+    run(Verbs({files / "cpu.weight": "999\n"}), hierarchies, {"cpu": {}}, put_back=True)
     assert (files / "cpu.weight").read_text() == "100\n"

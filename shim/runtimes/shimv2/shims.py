@@ -1,0 +1,396 @@
+"""Shim processes: starting one for a container or finding the pod's, finding it again, and its end.
+
+Each shim has a directory in the run directory, named by the pod or the container that it serves: its working
+directory, the `log` fifo, `shim.json` with the answer of its start, and a link to each bundle that it was
+given. The directory is made first and the links say who depends on it, so after a kill at any instruction
+what stands there tells what to end. Knows no state of any container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from google.protobuf.message import Message
+
+from oci import commandline
+from oci.errors import Absent, BadInput, Busy, CrispError, Deadline, Internal, RuntimeFailed
+from shim import files, process
+from shim.cgroups import Cgroups
+from shim.lifecycle.undo import to_the_end
+from shim.logger.keeper import LogKeeper, Outlet
+from shim.process import CommandMissing, CommandTimedOut
+from shim.records import ProcessRef
+from shim.runtimes import processtree
+from shim.runtimes.driver import Target
+from shim.runtimes.shimv2 import addresses, bootstrap
+from shim.runtimes.shimv2.bootstrap import Reply
+from shim.runtimes.shimv2.families import Family, Sharing
+from shim.runtimes.shimv2.task import Ended, Task
+from shim.runtimes.shimv2.ttrpc.client import Client
+from shim.threads import in_executor
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_ANSWER_TIME: Final = 10.0
+"""Seconds that a shim may take to say which process it is."""
+_SHUTDOWN_TIME: Final = 5.0
+_KILL_TIME: Final = 5.0
+_ANY_STATUS: Final = range(-128, 256)
+_LINKS: Final = "bundles"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShimSettings:
+    """What one handler's shims are started with. `timeout` is seconds for one call."""
+
+    handler: str
+    program: Path
+    version: str
+    family: Family
+    directory: Path  # of the shims' directories
+    sockets: Path
+    events: str  # where events are taken, "" for nowhere
+    monitors: str  # cgroup
+    options: Message | None
+    timeout: float
+
+
+class Shim:
+    """One living shim and the connection to it."""
+
+    def __init__(self, key: str, reply: Reply, client: Client, task: Task) -> None:
+        self.key = key
+        self.reply = reply
+        self.client = client
+        self.task = task
+        self.process: ProcessRef | None = None
+
+
+class Shims:
+    """The shims of one handler. `lost` is called on the loop when one that is in use went away."""
+
+    def __init__(
+        self,
+        settings: ShimSettings,
+        *,
+        cgroups: Cgroups,
+        keeper: LogKeeper,
+        io: Executor,
+        lost: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._cgroups = cgroups
+        self._keeper = keeper
+        self._io = io
+        self._lost = lost
+        self._shims: dict[str, Shim] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def key(self, target: Target) -> str:
+        """What the container's shim is named by."""
+        if self._settings.family.sharing is Sharing.CONTAINER or not target.pod_id:
+            return target.id
+        return target.pod_id
+
+    async def acquire(self, target: Target, spec: Mapping[str, Any]) -> Shim:
+        """The shim for a container to be, started if there is none. `release` is owed from here on."""
+        key = self.key(target)
+        async with self._lock(key):
+            directory = self._settings.directory / key
+            shim = await self._find(key)
+            if shim is not None and not await self._alive(shim):
+                await self._end(key)
+                shim = None
+            if shim is None:
+                await self._blocking(lambda: self._prepare(directory, spec))
+            await self._blocking(lambda: _link(directory / _LINKS / target.id, target.directory))
+            if shim is None:
+                shim = await self._start(key, directory)
+        return shim
+
+    async def find(self, target: Target) -> Shim | None:
+        """The living shim of a container, connected again if need be; None when there is none."""
+        shim = self._shims.get(self.key(target))
+        if shim is not None and not shim.client.closed:
+            return shim
+        key = await self._key_of(target)
+        if key is None:
+            return None
+        async with self._lock(key):
+            return await self._find(key)
+
+    async def release(self, target: Target) -> None:
+        """The container is deleted: forget it, and end the shim when nobody else depends on it."""
+        key = await self._key_of(target)
+        if key is None:
+            return
+        async with self._lock(key):
+            directory = self._settings.directory / key
+            link = directory / _LINKS / target.id
+            others = await self._blocking(lambda: [name for name in _names(link.parent) if name != link.name])
+            if not others:
+                await self._end(key)
+            else:
+                await self._blocking(lambda: link.unlink(missing_ok=True))
+        self._locks.pop(key, None)
+
+    async def clean_up(self, target: Target) -> Ended | None:
+        """Let the program's `delete` remove what a dead shim left of a container; its end, if known."""
+        key = await self._key_of(target) or self.key(target)
+        link = self._settings.directory / key / _LINKS / target.id
+        if not await self._blocking(link.is_dir):
+            return None
+        settings = self._settings
+        argv = bootstrap.arguments(settings.program, target.id, "delete", bundle=link, events=settings.events)
+        result = await self._run(argv, "delete", target.id, directory=link, stdin=None)
+        if result.returncode != 0:
+            raise self._failed("delete", target.id, result.stdout + result.stderr, result.returncode)
+        answer = bootstrap.parse_deleted(result.stdout)
+        if answer is None:
+            return None
+        at = answer.exited_at.seconds * 10**9 + answer.exited_at.nanos
+        return Ended(code=answer.exit_status, at=max(at, 0))
+
+    def close(self) -> None:
+        """Let go of the connections; shims stay."""
+        for shim in self._shims.values():
+            shim.client.close()
+        self._shims.clear()
+
+    # ---- the parts
+
+    def _lock(self, key: str) -> asyncio.Lock:
+        return self._locks.setdefault(key, asyncio.Lock())
+
+    async def _key_of(self, target: Target) -> str | None:
+        """Where a container is linked; for one whose record is lost all shims are looked through."""
+        key = self.key(target)
+        directory = self._settings.directory
+
+        def look() -> str | None:
+            if (directory / key / _LINKS / target.id).is_symlink():
+                return key
+            for found in directory.glob(f"*/{_LINKS}/{target.id}"):
+                return found.parent.parent.name
+            return None
+
+        return await self._blocking(look)
+
+    async def _find(self, key: str) -> Shim | None:
+        shim = self._shims.get(key)
+        if shim is not None and not shim.client.closed:
+            return shim
+        document = await self._blocking(lambda: _read(self._settings.directory / key / "shim.json"))
+        if document is None:
+            return None
+        reply = Reply(address=str(document["address"]), version=int(document["version"]))
+        try:
+            shim = await self._connect(key, reply)
+        except (Absent, BadInput):
+            return None
+        try:
+            await self._know(shim)
+        except CrispError as error:
+            log.warning("a shim does not answer", extra={"shim": key, "error": str(error)})
+            shim.client.close()
+            return None
+        await self._read_log(key)
+        self._shims[key] = shim
+        return shim
+
+    async def _alive(self, shim: Shim) -> bool:
+        return not shim.client.closed and (shim.process is None or process.alive(shim.process))
+
+    async def _connect(self, key: str, reply: Reply) -> Shim:
+        connection = await addresses.connect(addresses.parse_address(reply.address))
+        client = Client(
+            connection,
+            name=f"handler {self._settings.handler}: shim of {key}",
+            metadata={"containerd-namespace-ttrpc": bootstrap.NAMESPACE},
+            lost=lambda: self._was_lost(key),
+        )
+        return Shim(key, reply, client, Task(client, version=reply.version, timeout=self._settings.timeout))
+
+    async def _know(self, shim: Shim) -> None:
+        """Which process it is. Raises Busy when it does not say within `_ANSWER_TIME`: it hangs."""
+        try:
+            async with asyncio.timeout(_ANSWER_TIME):
+                pid = await shim.task.connect(shim.key)
+                shim.process = process.reference(pid) if pid > 0 else None
+        except Absent:
+            return
+        except TimeoutError:
+            raise Busy(f"shim {shim.key} does not answer within {_ANSWER_TIME:g} s") from None
+
+    def _was_lost(self, key: str) -> None:
+        shim = self._shims.pop(key, None)
+        if shim is not None:
+            self._lost(key)
+
+    def _prepare(self, directory: Path, spec: Mapping[str, Any]) -> None:
+        files.make_private_directory(directory)
+        files.make_private_directory(directory / _LINKS)
+        files.make_private_directory(self._settings.sockets)
+        document = json.dumps(spec, separators=(",", ":")).encode("ascii")
+        files.write_atomic(directory / "config.json", document)
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(directory / "log", 0o700)
+
+    async def _read_log(self, key: str) -> None:
+        path = self._settings.directory / key / "log"
+        await self._keeper.add(Outlet(id=f"shim-{key}", stdout=str(path)))
+
+    async def _start(self, key: str, directory: Path) -> Shim:
+        try:
+            await self._read_log(key)
+            reply = await self._ask_to_start(key, directory)
+            document = json.dumps({"address": reply.address, "version": reply.version}).encode()
+            await self._blocking(lambda: files.write_atomic(directory / "shim.json", document))
+            shim = await self._connect(key, reply)
+            try:
+                await self._know(shim)
+                if shim.process is not None:
+                    pid = shim.process.pid
+                    await self._blocking(lambda: self._cgroups.make(self._settings.monitors))
+                    await self._blocking(lambda: self._cgroups.place(self._settings.monitors, pid))
+            except BaseException:
+                shim.client.close()
+                raise
+        except BaseException as error:
+            await to_the_end(self._abandon(key))
+            if isinstance(error, BadInput | Absent):
+                raise RuntimeFailed(
+                    f"handler {self._settings.handler}: {error.message}", verb="create"
+                ) from error
+            raise
+        self._shims[key] = shim
+        return shim
+
+    async def _ask_to_start(self, key: str, directory: Path) -> Reply:
+        settings = self._settings
+        argv = bootstrap.arguments(settings.program, key, "start", events=settings.events)
+        params = bootstrap.params(
+            key, socket_dir=settings.sockets, events=settings.events, options=settings.options
+        )
+        given = params if bootstrap.wants_params(settings.version) else None
+        result = await self._run(argv, "start", key, directory=directory, stdin=given)
+        words = (result.stderr + result.stdout).decode("utf-8", "replace")
+        if result.returncode != 0 and given is None and bootstrap.refused_as_deprecated(words):
+            result = await self._run(argv, "start", key, directory=directory, stdin=params)
+        if result.returncode != 0:
+            raise self._failed("start", key, result.stderr + result.stdout, result.returncode)
+        return bootstrap.parse_reply(result.stdout)
+
+    async def _run(
+        self, argv: list[str], verb: str, id_: str, *, directory: Path, stdin: bytes | None
+    ) -> process.Result:
+        settings = self._settings
+        try:
+            return await process.run(
+                argv,
+                env=bootstrap.environment(directory=directory, events=settings.events),
+                timeout=settings.timeout,
+                ok=_ANY_STATUS,
+                stdin=stdin,
+                cwd=directory,
+            )
+        except CommandMissing as error:
+            raise RuntimeFailed(
+                f"handler {settings.handler}: {verb} of shim {id_}: {error.message}", verb=verb
+            ) from error
+        except CommandTimedOut as error:
+            raise Deadline(f"handler {settings.handler}: {verb} of shim {id_}: {error.message}") from error
+
+    def _failed(self, verb: str, id_: str, words: bytes, status: int) -> RuntimeFailed:
+        said = commandline.plain_words(words) or "it said nothing"
+        how = f"killed by signal {-status}" if status < 0 else f"status {status}"
+        name = self._settings.program.name
+        return RuntimeFailed(
+            f"handler {self._settings.handler}: {name} {verb} of {id_} ({how}): {said}", verb=verb
+        )
+
+    async def _abandon(self, key: str) -> None:
+        try:
+            await self._end(key)
+        except CrispError as error:
+            log.warning("what a failed start left is not removed", extra={"shim": key, "error": str(error)})
+
+    async def _end(self, key: str) -> None:
+        """Shut the shim down, kill it if it does not go, remove its directory and its socket."""
+        shim = self._shims.pop(key, None)
+        document = await self._blocking(lambda: _read(self._settings.directory / key / "shim.json"))
+        if shim is None and document is not None:
+            with contextlib.suppress(CrispError):
+                reply = Reply(address=str(document["address"]), version=int(document["version"]))
+                shim = await self._connect(key, reply)
+                try:
+                    await self._know(shim)
+                except CrispError:
+                    shim.client.close()
+                    shim = None
+        if shim is not None:
+            # the connection may go before the answer comes, or the shim hang
+            with contextlib.suppress(CrispError, TimeoutError):
+                async with asyncio.timeout(_SHUTDOWN_TIME):
+                    await shim.task.shutdown(key)
+            shim.client.close()
+        if shim is None or shim.process is None or not await process.wait_gone(shim.process, _SHUTDOWN_TIME):
+            await processtree.kill_all(lambda: self._processes(key), io=self._io, timeout=_KILL_TIME)
+        await self._keeper.remove(f"shim-{key}")
+        await self._blocking(lambda: self._remove(key, document))
+
+    def _processes(self, key: str) -> list[ProcessRef]:
+        """What was started as this shim and lives, whether or not its start was answered."""
+        wanted = [b"-id", key.encode(), b"-namespace", bootstrap.NAMESPACE.encode()]
+        found = []
+        for ref in processtree.with_argument(key):
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{ref.pid}/cmdline").read_bytes().split(b"\0")
+                if all(word in words for word in wanted) and b"delete" not in words:
+                    found.append(ref)
+        return found
+
+    def _remove(self, key: str, document: Mapping[str, Any] | None) -> None:
+        if document is not None:
+            with contextlib.suppress(CrispError):
+                addresses.remove_stale(addresses.parse_address(str(document["address"])))
+        directory = self._settings.directory / key
+        try:
+            files.remove_tree(directory)
+        except OSError as error:
+            raise Internal(f"shim {key}: removing {error.filename}: {error.strerror}") from error
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        return await in_executor(self._io, work)
+
+
+def _link(path: Path, target: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        path.symlink_to(target)
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return [path.name for path in directory.iterdir()]
+    except FileNotFoundError:
+        return []
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The answer of a start, None when there is none or it cannot be read."""
+    try:
+        document = json.loads(path.read_bytes())
+        return document if isinstance(document["address"], str) and int(document["version"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
