@@ -70,6 +70,7 @@ class PodRecord:
     fault: str = ""  # what could not be undone, in words; the clean-up is still owed
     definition: str = ""  # of the handler, when the pod was started; "" in records older than this member
     handler_reason: str = ""  # why it got this handler, in words
+    selinux_level: str = ""  # the pod's own, such as "s0:c1,c2"; "" where SELinux is off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oci.workload import UserNamespace
 
@@ -47,3 +47,13 @@ class Rootfs:
     """Mounts in the order in which they are stacked on the container's `rootfs` directory."""
 
     mounts: tuple[RootfsMount, ...]
+
+
+def labelled(rootfs: Rootfs, label: str) -> Rootfs:
+    """With every file of its overlays shown under one SELinux label (mount(8), `context=`)."""
+    return Rootfs(
+        mounts=tuple(
+            replace(one, options=(*one.options, f"context={label}")) if one.type == "overlay" else one
+            for one in rootfs.mounts
+        )
+    )

@@ -15,7 +15,8 @@ from oci.bundle.mounts import default_mounts, ordered, pod_mounts
 from oci.bundle.namespaces import id_mappings, init_namespaces
 from oci.bundle.process import oom_score_adj
 from oci.bundle.security import DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS
-from oci.workload import NamespaceMode
+from oci.selinux import file_label
+from oci.workload import NamespaceMode, SelinuxOption
 
 _OOM_SCORE_ADJ = -998  # what the field gives a pod's first process: it must outlive its containers
 _CPU_SHARES = 2  # the least: it only waits
@@ -52,6 +53,11 @@ def sandbox_init(inputs: SandboxInitInputs) -> Built:
         "maskedPaths": list(DEFAULT_MASKED_PATHS),
         "readonlyPaths": list(DEFAULT_READONLY_PATHS),
     }
+    if inputs.host.selinux and inputs.handler.selinux and inputs.selinux_level:
+        asked = security.selinux or SelinuxOption()
+        parts = (asked.user or "system_u", asked.role or "system_r", asked.type or "container_t")
+        process["selinuxLabel"] = ":".join((*parts, inputs.selinux_level))
+        linux["mountLabel"] = file_label(inputs.selinux_level)
     if inputs.sysctls:
         linux["sysctl"] = dict(inputs.sysctls)
     config: dict[str, Any] = {

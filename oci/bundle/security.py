@@ -14,7 +14,8 @@ from oci.bundle import seccomp
 from oci.bundle.inputs import BundleInputs
 from oci.bundle.text import absolute_path
 from oci.errors import BadInput, Unsupported
-from oci.workload import ProfileKind, SecurityProfile, SelinuxOption
+from oci.selinux import file_label
+from oci.workload import ContainerSecurity, PodSecurity, ProfileKind, SecurityProfile, SelinuxOption
 
 DEFAULT_MASKED_PATHS = (
     "/proc/asound",
@@ -129,7 +130,7 @@ def selinux_labels(inputs: BundleInputs) -> tuple[str, str, list[str]]:
         "role": asked.role or below.role or "system_r",
         "type": asked.type or below.type or ("spc_t" if security.privileged else "container_t"),
     }
-    level = asked.level or below.level or ("s0" if security.privileged else inputs.selinux_level or "s0")
+    level = files_level(security, pod, inputs.selinux_level)
     for name, value in parts.items():
         if not _LABEL_PART.match(value):
             raise BadInput(f"{_FIELD}.selinux_options.{name}: {value[:80]!r} is not part of a label")
@@ -139,4 +140,10 @@ def selinux_labels(inputs: BundleInputs) -> tuple[str, str, list[str]]:
         explicit = security.selinux is not None and any((asked.user, asked.role, asked.type, asked.level))
         return "", "", ["SELinux options have no effect: SELinux is off here"] if explicit else []
     label = f"{parts['user']}:{parts['role']}:{parts['type']}:{level}"
-    return label, f"system_u:object_r:container_file_t:{level}", []
+    return label, file_label(level), []
+
+
+def files_level(container: ContainerSecurity, pod: PodSecurity, pod_level: str) -> str:
+    """The level of the files of a container: that of its process, see `selinux_labels`."""
+    asked, below = container.selinux or SelinuxOption(), pod.selinux or SelinuxOption()
+    return asked.level or below.level or ("s0" if container.privileged else pod_level or "s0")

@@ -16,7 +16,7 @@ from oci.errors import Absent, BadInput, Duplicate, WrongState
 from oci.workload import ContainerId, ContainerSpec, NamespaceMode, PodId, PodSpec
 from shim.containers import rootfs, volumes
 from shim.containers.looks import Looks, look
-from shim.containers.lookup import get_container
+from shim.containers.pid_target import pid_target
 from shim.containers.remove import release
 from shim.containers.stop import signal_number
 from shim.files import make_private_directory, write_atomic, writing
@@ -150,7 +150,8 @@ def _build(
                 ipc=pod.namespaces.ipc,
                 uts=pod.namespaces.uts,
                 user=pod.namespaces.user,
-                pid=_pid_namespace(node, pod, record.spec),
+                pid=pid_target(node.store, pod.realm, pod.id, record.spec)
+                or _pods_pid_namespace(pod, record.spec),
             ),
             cgroup=place,
             mounts=seen.mounts,
@@ -160,25 +161,14 @@ def _build(
             hooks=seen.hooks,
             edits=seen.edits,
             edit_devices=seen.edit_devices,
+            selinux_level=pod.selinux_level,
             rootfs=root,
         )
     )
 
 
-def _pid_namespace(node: Node, pod: PodRecord, spec: ContainerSpec) -> str:
-    options = spec.security.namespaces
-    if options.pid is NamespaceMode.TARGET:
-        try:
-            other = get_container(node.store, pod.realm, options.target_id)
-        except Absent as error:
-            raise BadInput(f"config.linux.security_context.namespace_options.target_id: {error}") from error
-        if other.pod_id != pod.id or other.state is not ContainerState.RUNNING or other.process is None:
-            raise BadInput(
-                "config.linux.security_context.namespace_options.target_id: container"
-                f" {other.id} does not run in pod sandbox {pod.id}"
-            )
-        return f"/proc/{other.process.pid}/ns/pid"
-    return init.pid_namespace(pod) if options.pid is NamespaceMode.POD else ""
+def _pods_pid_namespace(pod: PodRecord, spec: ContainerSpec) -> str:
+    return init.pid_namespace(pod) if spec.security.namespaces.pid is NamespaceMode.POD else ""
 
 
 def _require_ready(node: Node, pod_id: PodId) -> None:

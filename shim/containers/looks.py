@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from oci.bundle.process import with_groups, working_dir
 from oci.cdi import Edits, asked_names
 from oci.facts import ResolvedUser
 from oci.hooks import HookFile
+from oci.selinux import SHARED, check_relabel, file_label
 from oci.workload import ContainerSpec, ProfileKind
 from shim.apparmor import check_loaded
 from shim.cdi import resolve_nodes
@@ -24,6 +25,7 @@ from shim.facts.sources import (
 )
 from shim.node import Node
 from shim.records import ImageRecord
+from shim.relabel import relabel
 from shim.threads import in_thread
 
 
@@ -58,6 +60,8 @@ def _look(
         check_loaded(node.host, spec.security.apparmor)
     edits = node.cdi.edits(asked_names(spec.cdi_devices, spec.annotations))
     mounts = resolve_mounts(spec.mounts, provided)
+    if node.host.selinux:
+        _relabel(mounts)
     targets = [mount.request.container_path for mount in mounts]
     targets += [mount.target for mount in node.defaults.mounts]
     check_default_mounts(node.defaults.mounts)
@@ -75,3 +79,12 @@ def _look(
         edits=edits,
         edit_devices=resolve_nodes(edits, user),
     )
+
+
+def _relabel(mounts: Iterable[ResolvedMount]) -> None:
+    """Let every pod use the sources that the request wants relabelled."""
+    for n, mount in enumerate(mounts):
+        if mount.request.selinux_relabel and mount.request.image is None:
+            field = f"config.mounts[{n}].selinux_relabel"
+            check_relabel(field, mount.source.path)
+            relabel(field, mount.source.path, file_label(SHARED))

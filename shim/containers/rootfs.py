@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from oci.bundle.security import files_level
+from oci.selinux import file_label
 from shim import shown
 from shim.lifecycle.undo import Step
 from shim.node import Node
 from shim.pods.lookup import owners
 from shim.records import ContainerRecord, PodRecord
+from shim.rootfs import labelled
 from shim.runtimes.driver import Driver
 from shim.threads import in_thread
 
@@ -26,6 +29,9 @@ async def provide(node: Node, driver: Driver, pod: PodRecord, record: ContainerR
     """Lend, mount and show it; repeatable. On failure call the steps of `taking_away`."""
     directory, owner = node.paths.container(record.id), owners(pod)
     rootfs = await node.images.acquire_rootfs(record.id, record.image_id, directory, owner)
+    if node.host.selinux:
+        level = files_level(record.spec.security, pod.spec.security, pod.selinux_level)
+        rootfs = labelled(rootfs, file_label(level))
     path = await driver.mount_rootfs(directory, rootfs)
     if owner is None:
         return Provided(path=path, named=path.name)

@@ -10,6 +10,7 @@ from oci.errors import CrispError, WrongState
 from oci.workload import ContainerId
 from shim.containers.bundle import read_config
 from shim.containers.lookup import current
+from shim.containers.pid_target import pid_target
 from shim.containers.target import target
 from shim.lifecycle.table import ContainerEvent, next_container_state
 from shim.lifecycle.undo import to_the_end
@@ -46,6 +47,7 @@ async def _start(node: Node, id_: ContainerId, delivered: set[ContainerId]) -> N
         driver = node.driver_of(record)
         try:
             _require_ready(node, starting)
+            pid_target(node.store, starting.realm, starting.pod_id, starting.spec)
             await node.store.put(await _run(node, driver, starting))
         except BaseException as error:
             await to_the_end(_undo(node, driver, starting, error))

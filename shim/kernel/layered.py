@@ -177,6 +177,8 @@ def overlay_by_options(
         for option in options:
             if option in _FLAGS:
                 flags |= _FLAGS[option]
+            elif option.startswith("context="):  # a level has commas, which separate options here
+                data.append(f'context="{option.removeprefix("context=")}"')
             else:
                 data.append(option)
         mount.mount("overlay", target, "overlay", flags, ",".join(data))

@@ -12,6 +12,7 @@ from oci.workload import NamespaceMode, PodSpec
 from shim.files import make_private_directory, remove_tree, write_atomic, writing
 from shim.kernel import mount
 from shim.records import PodRecord
+from shim.relabel import relabel
 from shim.threads import in_thread
 
 _HOST_SHM = "/dev/shm"  # the host's own, which IPC mode NODE shares
@@ -39,6 +40,17 @@ async def make(spec: PodSpec, directory: Path, *, hostname: str, shm_size: int) 
     They belong to the pod's root, so that it may change them in a user namespace too.
     """
     await in_thread(_make, spec, directory, hostname, shm_size)
+
+
+async def label(directory: Path, label: str) -> None:
+    """Give the files the pod's SELinux label, so that its processes may use them. Raises BadInput."""
+
+    def give() -> None:
+        for name in ("hosts", "hostname", "resolv.conf", "shm"):
+            if (directory / name).exists():
+                relabel("the pod's files", (directory / name).resolve(), label)
+
+    await in_thread(give)
 
 
 async def remove(directory: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from oci.bundle import sandbox_init
 from oci.bundle.inputs import NamespacePaths, SandboxInitInputs
 from oci.errors import Internal
+from oci.selinux import file_label
 from oci.workload import ContainerId, NamespaceMode, PodSpec
 from shim import shown
 from shim.files import make_private_directory, writing
@@ -21,6 +22,7 @@ from shim.placement import placed
 from shim.pods import files
 from shim.pods.lookup import owners
 from shim.records import PodRecord, ProcessRef
+from shim.relabel import relabel
 from shim.runtimes.driver import Driver, Target
 from shim.threads import in_thread
 
@@ -55,6 +57,8 @@ async def start(node: Node, driver: Driver, record: PodRecord) -> tuple[ProcessR
     owner = owners(record)
     root = owner.root if owner is not None else (0, 0)
     rootfs = await in_thread(_make_rootfs, of.directory, node.settings.containers.init_binary, root)
+    if record.selinux_level:
+        await in_thread(relabel, "first process", rootfs.resolve(), file_label(record.selinux_level))
     named = rootfs.name
     if owner is not None:
         named = str(await in_thread(shown.show, node.paths, record.id, rootfs, owner.root[1]))
@@ -72,6 +76,7 @@ async def start(node: Node, driver: Driver, record: PodRecord) -> tuple[ProcessR
                 user=record.namespaces.user,
             ),
             files=files.pod_files(record, node.paths.pod(record.id)),
+            selinux_level=record.selinux_level,
             rootfs=named,
         )
     )

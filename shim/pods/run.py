@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from oci.cni import NetworkRequest
 from oci.errors import BadInput, Duplicate, Unsupported
+from oci.selinux import file_label, new_level
 from oci.workload import NamespaceMode, NamespaceOptions, PodId, PodSpec
 from shim.lifecycle.table import PodEvent, next_pod_state
 from shim.lifecycle.undo import Debt, Undo
@@ -67,6 +69,7 @@ async def _run(node: Node, realm: str, spec: PodSpec) -> PodRecord:
         boot_id=node.boot_id,
         namespaces=node.namespaces.plan(id_, options),
         network_owed=own_network,
+        selinux_level=_selinux_level(node, spec),
     )
     sysctls = with_defaults(spec.sysctls, default_sysctls(node.settings.containers.default_sysctls), options)
     hostname = files.effective_hostname(spec, node.host.hostname)
@@ -76,6 +79,8 @@ async def _run(node: Node, realm: str, spec: PodSpec) -> PodRecord:
         log.info("handler is chosen", extra={"handler": driver.handler, "reason": choice.reason})
         undo.push("pod directory", _call(files.remove, directory))
         await files.make(spec, directory, hostname=hostname, shm_size=int(node.settings.containers.shm_size))
+        if record.selinux_level:
+            await files.label(directory, file_label(record.selinux_level))
         undo.push("namespaces", _call(node.namespaces.unpin, record.namespaces))
         await node.namespaces.pin(record.namespaces, options, hostname=hostname, sysctls=sysctls)
         if own_network:
@@ -105,6 +110,16 @@ def network_request(record: PodRecord, *, netns_gone: bool = False) -> NetworkRe
         dns=record.spec.dns,
         cgroup_parent=record.spec.cgroup_parent,
     )
+
+
+def _selinux_level(node: Node, spec: PodSpec) -> str:
+    """The level that the request names, else one that no pod has. The record is put before anybody waits."""
+    if not node.host.selinux:
+        return ""
+    asked = spec.security.selinux
+    if asked is not None and asked.level:
+        return asked.level
+    return new_level({pod.selinux_level for pod in node.store.pods.values()}, secrets.randbelow)
 
 
 def _check(node: Node, handler: str, spec: PodSpec) -> None:

@@ -29,7 +29,8 @@ def denied(path: str, access: str) -> bool:
     "path",
     [
         "/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/proc/sys/vm/panic_on_oom",
-        "/proc/acpi/wakeup", "/proc/sys/fs/binfmt_misc/register", "/proc/irq/1/smp_affinity", "/proc/mtrr", "/proc/scsi/scsi",
+        "/proc/acpi/wakeup", "/proc/sys/fs/binfmt_misc/register", "/proc/irq/1/smp_affinity",
+        "/proc/mtrr", "/proc/scsi/scsi",
         "/proc/sys/kernel/modprobe", "/proc/sys/kernel/sysrq", "/proc/sys/kernel/yama/ptrace_scope",
         "/sys/kernel/uevent_helper", "/sys/fs/selinux/enforce", "/sys/fs/ext4/sda/trigger_fs_error",
         "/sys/power/state", "/sys/module/a/parameters/b", "/sys/block/sda/queue/scheduler", "/sys/firmware/a",
