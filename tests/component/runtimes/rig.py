@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from oci.features import ExecGroup, HandlerFeatures, RuntimeVersion, parse_exec_help
+from oci.quirks import quirks_of
 from oci.workload import ContainerId, PodId
 from shim import cgroups
 from shim.kernel import libc
@@ -94,6 +95,7 @@ class Rig:
                 source="a test",
             )
         found = self.binary or Path(str(shutil.which(self.runtime, path="/usr/sbin:/usr/bin:/sbin:/bin")))
+        version = RuntimeVersion(name=self.runtime, version="0")
         return Handler(
             name=self.runtime,
             kind="oci",
@@ -101,8 +103,9 @@ class Rig:
             root=self.base / "root",
             monitor=self.monitor,
             monitor_version="2.1.6",
-            version=RuntimeVersion(name=self.runtime, version="0"),
+            version=version,
             features=HandlerFeatures(),
+            quirks=quirks_of(version),
             exec_group=self._exec_group(found),
             source="a test",
         )
