@@ -18,7 +18,7 @@ from tests.daemon import Daemon, running
 from tests.images.registry import Registry
 from tests.parts.build import program
 
-LEAST_PASSES = {"runc": 96, "crun": 92, "runc-new": 107}
+LEAST_PASSES = {"runc": 96, "crun": 92, "runc-new": 107, "shim-runc-v2": 101}
 """With Debian 12's versions and, where user namespaces run, `runc-new`; without AppArmor. Raise one when a
 spec is won."""
 
@@ -93,6 +93,9 @@ def test_streaming_passes_over_websockets_too(
 
 def overrides(handler: str) -> dict[str, dict[str, Any]]:
     """The settings that a handler needs."""
+    if handler == "shim-runc-v2":
+        shim = program("containerd", "containerd-shim-runc-v2")
+        return {f"handlers.{handler}": {"kind": "shim", "binary": str(shim)}}
     if handler not in NEWER:
         return {}
     return {f"handlers.{handler}": {"binary": str(program("runc", "runc"))}}

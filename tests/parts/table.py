@@ -82,5 +82,9 @@ PARTS: Mapping[str, Part | Crate] = {
         programs={"kubectl": "cmd/kubectl"},
         staging="v0.37.2",
     ),
+    # The wire definitions of shims, to prove ours equal.
+    "containerd-api": Part(module="github.com/containerd/containerd/api", version="v1.12.0"),
+    "containerd-cgroups": Part(module="github.com/containerd/cgroups/v3", version="v3.1.3"),
+    "ttrpc": Part(module="github.com/containerd/ttrpc", version="v1.2.9"),
     "cri-api": Part(module="k8s.io/cri-api", version="v0.37.2"),
 }
