@@ -29,10 +29,14 @@ class Quirks:
     sandbox: bool = False  # each pod has a first container, which makes what the others run in
     console_in_foreground: bool = False  # exec hands its terminal to --console-socket without --detach
     rejects: tuple[str, ...] = ()  # members of config.json that make create fail: left out
+    joins_pids_without: tuple[str, ...] = ()  # types of mounts that fail in a joined PID namespace (v1)
+    rejects_false: tuple[str, ...] = ()  # members that it takes for true by being there: left out if false
+    words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by member: what it calls a value
     refuses_options: tuple[str, ...] = ()  # of create: a handler with one of them cannot be used
     systemd_cgroup: bool = True  # knows --systemd-cgroup
     keeps_network: bool = True  # processes in the pod's network namespace reach the containers' ports
     root_mounts: tuple[str, ...] = ()  # what it leaves mounted in its root, of no container
+    host_network_options: tuple[str, ...] = ()  # of create, for a pod on the host's network
     port_forward: bool = False  # has a verb `port-forward` that connects to a port of the sandbox
     features: Mapping[str, bool] = field(default_factory=dict)  # of `HandlerFeatures`, over what was found
     notes: tuple[str, ...] = ()  # what the node's people should know, for `crisp handlers`
@@ -64,8 +68,34 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         runtime="youki",
-        sets={"notes": ("an exec that signal n ended reports n, not 128 + n",)},
-        why="youki passes the number on as it is, and a status of n cannot be told from it",
+        sets={
+            "notes": (
+                "an exec that signal n ended reports n, not 128 + n",
+                "processes of exec run without the container's seccomp filter",
+            )
+        },
+        why="youki passes the number on as it is, and a status of n cannot be told from it; its exec takes over"
+        " nothing of `linux` but the namespaces",
+    ),
+    Row(
+        runtime="youki",
+        sets={
+            "rejects_false": ("process.noNewPrivileges",),
+            "words": {
+                "linux.rootfsPropagation": {"rshared": "shared", "rslave": "slave", "rprivate": "private"}
+            },
+        },
+        why="0.7.0 loads the filter before it drops capabilities only where noNewPrivileges is not there at all"
+        " ('failed to load seccomp context'), and knows only the specification's words for propagation",
+    ),
+    Row(
+        runtime="youki",
+        sets={
+            "joins_pids_without": ("cgroup",),
+            "notes": ("on cgroup version 1, containers that join a PID namespace see no /sys/fs/cgroup",),
+        },
+        why="to mount cgroups of version 1 it looks up its number of the new PID namespace in the old /proc:"
+        " 'failed to mount cgroup v1: procfs failed', seen with 0.7.0",
     ),
     Row(
         runtime="runsc",
@@ -76,16 +106,17 @@ ROWS: tuple[Row, ...] = (
             "rejects": ("process.selinuxLabel", "linux.mountLabel"),
             "refuses_options": ("--no-pivot", "--no-new-keyring", "--preserve-fds"),
             "systemd_cgroup": False,
-            "console_in_foreground": True,
             "root_mounts": ("null-netns",),
-            "features": {"apparmor": False, "selinux": False},
+            "host_network_options": ("--network=host",),
+            "features": {"apparmor": False, "selinux": False, "user_namespaces": False},
             "notes": (
                 "ignores AppArmor profiles",
                 "every container of a pod runs in the process of its first one",
             ),
         },
         why="gVisor: one sentry a pod; `state` and the pid file give its pid for every container; it refuses"
-        " process.selinuxLabel and knows no keyring, pivot or passed descriptors",
+        " process.selinuxLabel, cannot join a user namespace that is pinned, has a network of its own unless"
+        " told, and knows no keyring, pivot or passed descriptors",
     ),
     Row(
         runtime="runsc",
@@ -123,12 +154,47 @@ def corrected(features: HandlerFeatures, quirks: Quirks) -> HandlerFeatures:
     return replace(features, **quirks.features)
 
 
-def fitted(config: Mapping[str, Any], quirks: Quirks) -> Mapping[str, Any]:
+def fitted(config: Mapping[str, Any], quirks: Quirks, *, cgroup_version: int) -> Mapping[str, Any]:
     """A config.json without the members that this runtime rejects; the same object if it has none."""
     made = config
     for path in quirks.rejects:
         made = _without(made, path.split("."))
+    for path in quirks.rejects_false:
+        if _member(made, path) is False:
+            made = _without(made, path.split("."))
+    for path, words in quirks.words.items():
+        if (word := words.get(str(_member(made, path)))) is not None:
+            made = _with(made, path.split("."), word)
+    if quirks.joins_pids_without and cgroup_version == 1 and _joins_pids(config):
+        mounts = [m for m in config.get("mounts", ()) if m.get("type") not in quirks.joins_pids_without]
+        made = {**made, "mounts": mounts}
     return made
+
+
+def fitted_process(process: Mapping[str, Any], quirks: Quirks) -> Mapping[str, Any]:
+    """The same for the process object of an exec."""
+    made = fitted({"process": process}, quirks, cgroup_version=2)["process"]
+    assert isinstance(made, Mapping)
+    return made
+
+
+def _member(config: Mapping[str, Any], path: str) -> Any:
+    value: Any = config
+    for key in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
+
+
+def _with(config: Mapping[str, Any], path: list[str], value: Any) -> Mapping[str, Any]:
+    head, *rest = path
+    return {**config, head: value if not rest else _with(config[head], rest, value)}
+
+
+def _joins_pids(config: Mapping[str, Any]) -> bool:
+    namespaces = config.get("linux", {}).get("namespaces", ())
+    return any(namespace.get("type") == "pid" and namespace.get("path") for namespace in namespaces)
 
 
 def refused_options(quirks: Quirks, options: tuple[str, ...]) -> tuple[str, ...]:

@@ -79,7 +79,9 @@ class Launch:
             if entry is None:
                 self.ended.set()
                 return
-            self.main, self.session = entry.reference, entry.session
+            # A runtime of sandboxes names itself, who lives in our own session, as all that we start does.
+            session = entry.session if entry.session != os.getsid(0) else 0
+            self.main, self.session = entry.reference, session
             descriptor = pidfd.open_process(self.main)
             if descriptor is None:
                 self.ended.set()
@@ -112,6 +114,7 @@ class Launches:
         self._groups = groups
         self._io = io
         self._running: dict[str, Launch] = {}
+        self.fit: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda process_: process_
         # Of runtimes whose processes live in a sandbox: kills one by its number in there.
         self.inner_ended: Callable[[Target, int], Awaitable[None]] | None = None
 
@@ -136,7 +139,7 @@ class Launches:
         if group is not None:
             running.enter(group)
         self._running[running.pid_file.name] = running
-        document = json.dumps(process_).encode("ascii")
+        document = json.dumps(self.fit(process_)).encode("ascii")
         # Here and below without a thread: the run directory is in memory, and a thread costs ten times more.
         files.write_atomic(running.process_file, document)
 

@@ -23,7 +23,7 @@ from oci.commandline import Phase, Runtime, RuntimeState
 from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, WrongState
 from oci.features import HandlerFeatures
 from oci.monitor import Monitor, resize_message
-from oci.quirks import fitted
+from oci.quirks import fitted, fitted_process
 from oci.workload import ContainerId, PodId
 from shim import files, process
 from shim.cgroups import Cgroups, Hierarchies
@@ -105,6 +105,7 @@ class OciDriver:
             create_options=handler.create_options,
             systemd_cgroup=systemd and handler.quirks.systemd_cgroup,
         )
+        self._unified = hierarchies.unified
         self._cgroups = Cgroups(hierarchies, io=self._io)
         self._monitors = Monitors(cgroups=self._cgroups, cgroup=monitors, io=self._io)
         self._exits = ExitWatch(
@@ -123,6 +124,7 @@ class OciDriver:
             groups=ExecGroups(hierarchies, support=handler.exec_group),
             io=self._io,
         )
+        self._launches.fit = lambda process_: fitted_process(process_, handler.quirks)
         self._execs = Execs(self._launches, drain=exec_drain)
         self._verbs = Verbs(runtime=self._runtime, logs=run_dir / "logs", timeout=timeout, io=self._io)
         apply = self._verbs.update
@@ -161,7 +163,8 @@ class OciDriver:
         paths = self._files(target)
         runtime_log = self._verbs.log(target.id, "create")
         try:
-            fitting = fitted(spec, self._handler.quirks)
+            version = 2 if self._unified else 1
+            fitting = fitted(spec, self._handler.quirks, cgroup_version=version)
             await self._blocking(lambda: self._prepare(target, paths, fitting, runtime_log))
             monitor = self._monitor(target, paths, runtime_log)
             pid, monitor_ref = await self._monitors.create(monitor, timeout=self._timeout)

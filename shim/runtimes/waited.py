@@ -168,7 +168,12 @@ class WaitedDriver(OciDriver):
         super()._prepare(target, paths, spec, runtime_log)
         program = target.directory / _PROGRAM
         go = target.directory / _GO
-        text = script(self._runtime, runtime_log, target.id, paths.container_pid, go)
+        runtime = self._runtime
+        kinds = {namespace["type"] for namespace in spec.get("linux", {}).get("namespaces", ())}
+        if "network" not in kinds:
+            options = (*runtime.options, *self._handler.quirks.host_network_options)
+            runtime = replace(runtime, options=options)
+        text = script(runtime, runtime_log, target.id, paths.container_pid, go)
         try:
             write_atomic(program, text.encode())
             program.chmod(0o700)

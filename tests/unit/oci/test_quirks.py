@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from oci.features import HandlerFeatures, RuntimeVersion
-from oci.quirks import ROWS, Quirks, Row, corrected, fitted, members, quirks_of, refused_options
+from oci.quirks import (
+    ROWS,
+    Quirks,
+    Row,
+    corrected,
+    fitted,
+    fitted_process,
+    members,
+    quirks_of,
+    refused_options,
+)
 
 
 def of(name: str, version: str) -> Quirks:
@@ -61,14 +71,43 @@ def test_what_a_runtime_rejects_is_left_out_and_nothing_else() -> None:
         "root": {"path": "rootfs"},
     }
     before = repr(config)
-    assert fitted(config, of("runsc", "release-20260905.0")) == {
+    assert fitted(config, of("runsc", "release-20260905.0"), cgroup_version=1) == {
         "process": {"args": ["a"]},
         "linux": {"namespaces": []},
         "root": {"path": "rootfs"},
     }
     assert repr(config) == before
-    assert fitted(config, of("runc", "1.5.2")) is config
-    assert fitted({"process": 5}, Quirks(rejects=("process.x", "a.b.c"))) == {"process": 5}
+    assert fitted(config, of("runc", "1.5.2"), cgroup_version=1) is config
+    assert fitted({"process": 5}, Quirks(rejects=("process.x", "a.b.c")), cgroup_version=2) == {"process": 5}
+
+
+def test_a_mount_that_fails_in_a_joined_pid_namespace_is_left_out_where_it_fails() -> None:
+    youki = of("youki", "0.7.0")
+    mounts = [{"destination": "/proc", "type": "proc"}, {"destination": "/sys/fs/cgroup", "type": "cgroup"}]
+    joined: dict[str, Any] = {
+        "mounts": mounts,
+        "linux": {"namespaces": [{"type": "pid", "path": "/proc/5/ns/pid"}, {"type": "mount"}]},
+    }
+    own = {"mounts": mounts, "linux": {"namespaces": [{"type": "pid"}]}}
+    assert fitted(joined, youki, cgroup_version=1) == {**joined, "mounts": mounts[:1]}
+    assert fitted(joined, youki, cgroup_version=2) is joined
+    assert fitted(own, youki, cgroup_version=1) is own
+    assert fitted(joined, of("runc", "1.5.2"), cgroup_version=1) is joined
+
+
+def test_what_a_runtime_takes_amiss_is_said_in_its_own_words() -> None:
+    youki = of("youki", "0.7.0")
+    config: dict[str, Any] = {
+        "process": {"noNewPrivileges": False, "args": []},
+        "linux": {"rootfsPropagation": "rslave", "namespaces": []},
+    }
+    assert fitted(config, youki, cgroup_version=1) == {
+        "process": {"args": []},
+        "linux": {"rootfsPropagation": "slave", "namespaces": []},
+    }
+    kept = {"process": {"noNewPrivileges": True}, "linux": {"rootfsPropagation": "shared"}}
+    assert fitted(kept, youki, cgroup_version=1) is kept
+    assert fitted_process({"noNewPrivileges": False, "cwd": "/"}, youki) == {"cwd": "/"}
 
 
 @pytest.mark.parametrize(("options", "refused"), [((), ()), (("--no-pivot", "--x=1"), ("--no-pivot",))])
