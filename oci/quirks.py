@@ -74,8 +74,8 @@ ROWS: tuple[Row, ...] = (
                 "processes of exec run without the container's seccomp filter",
             )
         },
-        why="youki passes the number on as it is, and a status of n cannot be told from it; its exec takes over"
-        " nothing of `linux` but the namespaces",
+        why="youki passes the number on as it is, and a status of n cannot be told from it; its exec takes"
+        " nothing of `linux` over but the namespaces",
     ),
     Row(
         runtime="youki",
@@ -85,7 +85,7 @@ ROWS: tuple[Row, ...] = (
                 "linux.rootfsPropagation": {"rshared": "shared", "rslave": "slave", "rprivate": "private"}
             },
         },
-        why="0.7.0 loads the filter before it drops capabilities only where noNewPrivileges is not there at all"
+        why="0.7.0 loads the filter before it drops capabilities only where noNewPrivileges is not there"
         " ('failed to load seccomp context'), and knows only the specification's words for propagation",
     ),
     Row(

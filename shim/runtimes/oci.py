@@ -105,7 +105,7 @@ class OciDriver:
             create_options=handler.create_options,
             systemd_cgroup=systemd and handler.quirks.systemd_cgroup,
         )
-        self._unified = hierarchies.unified
+        self._cgroup_version = 2 if hierarchies.unified else 1
         self._cgroups = Cgroups(hierarchies, io=self._io)
         self._monitors = Monitors(cgroups=self._cgroups, cgroup=monitors, io=self._io)
         self._exits = ExitWatch(
@@ -163,8 +163,7 @@ class OciDriver:
         paths = self._files(target)
         runtime_log = self._verbs.log(target.id, "create")
         try:
-            version = 2 if self._unified else 1
-            fitting = fitted(spec, self._handler.quirks, cgroup_version=version)
+            fitting = fitted(spec, self._handler.quirks, cgroup_version=self._cgroup_version)
             await self._blocking(lambda: self._prepare(target, paths, fitting, runtime_log))
             monitor = self._monitor(target, paths, runtime_log)
             pid, monitor_ref = await self._monitors.create(monitor, timeout=self._timeout)
@@ -373,7 +372,12 @@ class OciDriver:
         self, target: Target, paths: MonitorFiles, spec: Mapping[str, Any], runtime_log: Path
     ) -> None:
         """Write what create reads; the runtime's words will be in `runtime_log`. Blocking."""
-        _write_bundle(target, paths, spec)
+        document = json.dumps(spec, separators=(",", ":")).encode("ascii")
+        try:
+            files.write_atomic(target.directory / "config.json", document)
+            conmon.prepare(paths, target.log_path)
+        except OSError as error:
+            raise Internal(f"bundle of container {target.id}: {error.filename}: {error.strerror}") from error
 
     def _files(self, target: Target) -> MonitorFiles:
         return MonitorFiles(bundle=target.directory, run_dir=self._run_dir, id=target.id)
@@ -490,12 +494,3 @@ def _reference(pid: int) -> ProcessRef | None:
     except Absent:
         return None
     return ref if process.alive(ref) else None
-
-
-def _write_bundle(target: Target, paths: MonitorFiles, spec: Mapping[str, Any]) -> None:
-    document = json.dumps(spec, separators=(",", ":")).encode("ascii")
-    try:
-        files.write_atomic(target.directory / "config.json", document)
-        conmon.prepare(paths, target.log_path)
-    except OSError as error:
-        raise Internal(f"bundle of container {target.id}: {error.filename}: {error.strerror}") from error

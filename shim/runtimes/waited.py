@@ -285,11 +285,10 @@ class WaitedDriver(OciDriver):
     def _tidy(self) -> None:
         """Take away what the runtime leaves mounted in its root when the last container is gone. Blocking."""
         root = self._runtime.root
-        left = {root / name for name in self._handler.quirks.root_mounts}
         try:
-            if set(root.iterdir()) - left:
+            if any(root.glob("*.state")):  # of containers that live on
                 return
-            for path in left:
+            for path in (root / name for name in self._handler.quirks.root_mounts):
                 mount.unmount_all(path)  # several, where sandboxes were made at the same time
                 path.unlink(missing_ok=True)
         except OSError:

@@ -51,7 +51,7 @@ def test_a_pod_runs_on_a_kind_that_a_package_added(
         told = problems(daemon)
         assert told["timed"] == ""
         assert told["unset"] == "handlers.unset.plugin.file: no absolute path: None"
-        assert told["unknown"] == "handlers.unknown.kind: 'nobody' is not known; known are oci, timed"
+        assert told["unknown"] == "handlers.unknown.kind: 'nobody' is not known; known are oci, shim, timed"
         client = Client(daemon)
         client.pull()
         pod = client.run_pod(handler="timed", cgroup_parent=f"/{daemon.cgroup_prefix}")
