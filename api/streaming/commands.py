@@ -80,6 +80,7 @@ class Conversation:
         if not data:
             raise ClientGone("the client went away before its streams were there")
         self._hear(self._remote.receive(data))
+        await self._wire.send(b"")  # a client that asks for answers and takes none is read no further
 
     def _hear(self, events: Sequence[RemoteEvent]) -> None:
         """Answer, and keep the rest for the process."""

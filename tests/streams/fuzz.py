@@ -2,15 +2,14 @@
 
 Needs atheris (`pip install atheris h11 wsproto`), which is no part of the tests' environment: CI feeds the
 corpus that it left (`tests/unit/api/streaming/test_corpus.py`). What it finds on the way is in a directory of
-its own below the system's temporary one; a failing input is kept there and named. `--keep` puts what covers
-more than the corpus does into it.
+its own below the system's temporary one; a failing input is kept there and named. `--keep` puts what it
+kept, because it covered more, into the corpus.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -24,9 +23,10 @@ def inputs(target: str) -> list[bytes]:
     return [base64.b64decode(line) for line in (CORPUS / f"{target}.txt").read_text().splitlines()]
 
 
-def keep(target: str, directory: Path) -> None:
-    """Make the files of a directory a target's corpus."""
-    found = sorted({path.read_bytes() for path in directory.iterdir()}, key=lambda data: (len(data), data))
+def keep(target: str, *directories: Path) -> None:
+    """Make the files of directories a target's corpus."""
+    files = {path.read_bytes() for directory in directories for path in directory.iterdir()}
+    found = sorted(files, key=lambda data: (len(data), data))
     lines = [base64.b64encode(data).decode() for data in found]
     (CORPUS / f"{target}.txt").write_text("\n".join(lines) + "\n")
 
@@ -50,16 +50,7 @@ def main() -> None:
     for number, data in enumerate(inputs(options.target)):
         (known / str(number)).write_bytes(data)
     if options.keep:
-        merged = top / "merged"
-        merged.mkdir(exist_ok=True)
-        if os.fork() == 0:  # libFuzzer ends its process
-            atheris.Setup(
-                [sys.argv[0], "-merge=1", str(merged), str(found), str(known)],
-                targets.TARGETS[options.target],
-            )
-            atheris.Fuzz()
-        os.wait()
-        keep(options.target, merged)
+        keep(options.target, found, known)
         return
     limits = ["-max_len=4096", f"-max_total_time={options.seconds}", f"-artifact_prefix={top}/failed-"]
     atheris.Setup([sys.argv[0], *limits, str(found), str(known)], targets.TARGETS[options.target])
