@@ -55,6 +55,9 @@ def build(inputs: BundleInputs) -> Built:
     nodes, rules = devices(inputs)
     _check_memory(container.resources, inputs.defaults.min_memory)
     limits, limit_notes = resources(container.resources, inputs.host, pids_limit=inputs.defaults.pids_limit)
+    if limits.get("cpu", {}).get("quota", 0) < 0:
+        # A new group has no quota, and crun 1.8.1 fails at writing none on cgroup version 1 (ERANGE).
+        limits["cpu"] = {name: value for name, value in limits["cpu"].items() if name != "quota"}
     linux: dict[str, Any] = {
         "cgroupsPath": inputs.cgroup.config_path,
         "namespaces": namespaces(inputs),

@@ -216,3 +216,9 @@ def test_sysctls_are_given_to_handlers_with_a_kernel_of_their_own() -> None:
         "net.ipv4.ip_forward": "1"
     }
     assert "sysctl" not in _init().config["linux"]
+
+
+def test_no_quota_is_left_out_of_a_new_group() -> None:
+    asked = bundles.container(resources=Resources(cpu_quota=-1, cpu_period=100000))
+    made = build(bundles.inputs(container=asked)).config
+    assert made["linux"]["resources"]["cpu"] == {"period": 100000}
