@@ -34,6 +34,9 @@ class Quirks:
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by member: what it calls a value
     refuses_options: tuple[str, ...] = ()  # of create: a handler with one of them cannot be used
     systemd_cgroup: bool = True  # knows --systemd-cgroup
+    takes_no_quota: bool = (
+        True  # update sets a CPU quota of -1 on cgroup version 1
+    )
     keeps_network: bool = True  # processes in the pod's network namespace reach the containers' ports
     root_mounts: tuple[str, ...] = ()  # what it leaves mounted in its root, of no container
     host_network_options: tuple[str, ...] = ()  # of create, for a pod on the host's network
@@ -59,6 +62,12 @@ ROWS: tuple[Row, ...] = (
         sets={"console_in_foreground": True},
         why="crun sends the terminal over --console-socket in the foreground too; its own copying loses the"
         " last words of a process that ends at once",
+    ),
+    Row(
+        runtime="crun",
+        sets={"takes_no_quota": False},
+        why="crun 1.8.1 writes -1 as an unsigned number, which the kernel refuses (ERANGE); its update keeps"
+        " nothing, so that the file can be written beside it",
     ),
     Row(
         runtime="crun",

@@ -47,9 +47,21 @@ _ROUNDS: Final = 3  # memory may not exceed memory+swap: which file goes first d
 
 
 class Limits:
-    """The limits of one handler's containers. `apply` lets the runtime set an OCI linux.resources object."""
+    """The limits of one handler's containers. `apply` lets the runtime set an OCI linux.resources object.
 
-    def __init__(self, *, handler: str, apply: Apply, hierarchies: Hierarchies, io: Executor) -> None:
+    `takes_no_quota` says whether it sets a CPU quota of -1 on cgroup version 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        handler: str,
+        apply: Apply,
+        hierarchies: Hierarchies,
+        io: Executor,
+        takes_no_quota: bool = True,
+    ) -> None:
+        self._takes_no_quota = takes_no_quota
         self._handler = handler
         self._apply = apply
         self._hierarchies = hierarchies
@@ -61,7 +73,7 @@ class Limits:
         before = await in_executor(self._io, lambda: _read(files))
         put_back = partial(self._put_back, target.id, before)
         try:
-            await self._apply(target, change)
+            await self._apply(target, self._for_runtime(change))
             await in_executor(self._io, lambda: self._write_rest(target.id, target.cgroup, change))
         except BaseException:
             await to_the_end(put_back())
@@ -80,6 +92,16 @@ class Limits:
             ]
         return [*files, *(path for path, _ in self._hugepages(below, change))]
 
+    def _for_runtime(self, change: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not self._no_quota(change):
+            return change
+        return {**change, "cpu": {name: value for name, value in change["cpu"].items() if name != "quota"}}
+
+    def _no_quota(self, change: Mapping[str, Any]) -> bool:
+        """Whether the end of the quota is to be written here."""
+        wanted = change.get("cpu", {}).get("quota", 0) < 0
+        return wanted and not self._takes_no_quota and not self._hierarchies.unified
+
     def _hugepages(self, below: str, change: Mapping[str, Any]) -> list[tuple[Path, str]]:
         top = self._hierarchies.of("hugetlb")
         ending = "max" if self._hierarchies.unified else "limit_in_bytes"
@@ -93,6 +115,9 @@ class Limits:
     def _write_rest(self, container: ContainerId, cgroup: str, change: Mapping[str, Any]) -> None:
         below = cgroup.strip("/")
         rest = [(path, text) for path, text in self._hugepages(below, change) if path.exists()]
+        cpu = self._hierarchies.of("cpu")
+        if cpu is not None and self._no_quota(change):
+            rest.append((cpu / below / "cpu.cfs_quota_us", "-1"))
         top = self._hierarchies.v2
         if top is not None:
             rest += [(top / below / name, text) for name, text in change.get("unified", {}).items()]

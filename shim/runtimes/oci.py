@@ -128,7 +128,13 @@ class OciDriver:
         self._execs = Execs(self._launches, drain=exec_drain)
         self._verbs = Verbs(runtime=self._runtime, logs=run_dir / "logs", timeout=timeout, io=self._io)
         apply = self._verbs.update
-        self._limits = Limits(handler=handler.name, apply=apply, hierarchies=hierarchies, io=self._io)
+        self._limits = Limits(
+            handler=handler.name,
+            apply=apply,
+            hierarchies=hierarchies,
+            io=self._io,
+            takes_no_quota=handler.quirks.takes_no_quota,
+        )
         self._arrivals: Arrivals | None = None
         self._opening = asyncio.Lock()
         self._reopening: dict[ContainerId, asyncio.Lock] = {}

@@ -160,3 +160,12 @@ def test_the_bundle_says_what_is_in_force(client: Client) -> None:
     bundle = json.loads(Path(info["bundle"], "config.json").read_text())
     assert bundle["linux"]["resources"]["cpu"] == {"shares": 99, "period": 100_000, "quota": 20_000}
     assert bundle["linux"]["resources"]["devices"]
+
+
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+def test_the_quota_of_a_container_can_end(client: Client, handler: str) -> None:
+    container = client.run(client.run_pod(handler=handler), **BEGIN)
+    update(client, container, cpu_quota=-1)
+
+    assert kernel(client, container)["quota"] == "-1"
+    assert client.status(container).status.resources.linux.cpu_quota == -1
