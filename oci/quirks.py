@@ -34,9 +34,7 @@ class Quirks:
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by member: what it calls a value
     refuses_options: tuple[str, ...] = ()  # of create: a handler with one of them cannot be used
     systemd_cgroup: bool = True  # knows --systemd-cgroup
-    takes_no_quota: bool = (
-        True  # update sets a CPU quota of -1 on cgroup version 1
-    )
+    takes_no_quota: bool = True  # update sets a CPU quota of -1 on cgroup version 1
     keeps_network: bool = True  # processes in the pod's network namespace reach the containers' ports
     root_mounts: tuple[str, ...] = ()  # what it leaves mounted in its root, of no container
     host_network_options: tuple[str, ...] = ()  # of create, for a pod on the host's network

@@ -127,13 +127,9 @@ class OciDriver:
         self._launches.fit = lambda process_: fitted_process(process_, handler.quirks)
         self._execs = Execs(self._launches, drain=exec_drain)
         self._verbs = Verbs(runtime=self._runtime, logs=run_dir / "logs", timeout=timeout, io=self._io)
-        apply = self._verbs.update
+        apply, quota = self._verbs.update, handler.quirks.takes_no_quota
         self._limits = Limits(
-            handler=handler.name,
-            apply=apply,
-            hierarchies=hierarchies,
-            io=self._io,
-            takes_no_quota=handler.quirks.takes_no_quota,
+            handler=handler.name, apply=apply, hierarchies=hierarchies, io=self._io, takes_no_quota=quota
         )
         self._arrivals: Arrivals | None = None
         self._opening = asyncio.Lock()
