@@ -22,7 +22,11 @@ async def in_thread(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
 
 async def in_executor(executor: Executor | None, work: Callable[[], T]) -> T:
     """The same in a pool of the caller's own."""
-    future = asyncio.get_running_loop().run_in_executor(executor, work)
+    return await to_its_end(asyncio.get_running_loop().run_in_executor(executor, work))
+
+
+async def to_its_end(future: asyncio.Future[T]) -> T:
+    """What a future that cannot be cancelled becomes; a cancel takes effect when it is done."""
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:
