@@ -45,6 +45,7 @@ from shim.network.network import Builtin, Network
 from shim.network.network import Limits as NetworkLimits
 from shim.node import Node
 from shim.paths import Paths
+from shim.podleaves import PodLeaves
 from shim.pods.verbs import Pods
 from shim.preparation import prepare, retire
 from shim.recovery import recover
@@ -80,6 +81,7 @@ class Assembly:
     janitor: Janitor
     pods: Pods
     containers: Containers
+    leaves: PodLeaves | None  # where kubelet's cAdvisor is answered
 
     async def recover(self) -> None:
         """Make records and machine one, then begin to pay what is owed."""
@@ -89,11 +91,15 @@ class Assembly:
         log.info("recovered", extra={"pods": len(self.node.store.pods), "actions": len(actions)})
         self.janitor.start()
         self.reloads.start()
+        if self.leaves is not None:
+            self.leaves.start()
 
     async def close(self) -> None:
         """Finish or undo what runs, stop watching, write what is queued. Containers stay."""
         settings = self.node.settings
         await self.reloads.close()
+        if self.leaves is not None:
+            await self.leaves.close()
         await self.janitor.close()
         await self.node.operations.close(grace=float(settings.shutdown_timeout))
         await self.exits.close()
@@ -192,6 +198,9 @@ async def assemble(
         janitor=Janitor(node, exits, stops),
         pods=Pods(node, exits, stops, collector),
         containers=Containers(node, exits, stops, collector),
+        leaves=PodLeaves(node, cgroups.Cgroups(cgroups.find_hierarchies()))
+        if settings.kubelet.cadvisor_socket
+        else None,
     )
 
 

@@ -12,6 +12,7 @@ import grpc.aio
 
 from api.admin_service import AdminService
 from api.binding import bind
+from api.cadvisor import CadvisorServer
 from api.client import MESSAGE_LIMIT
 from api.composition import Assembly
 from api.door import Door
@@ -27,6 +28,7 @@ from api.unbuilt import UNBUILT
 from config.effective import explain
 from config.models import StreamingSettings
 from oci.errors import Internal
+from oci.facts import CgroupDriver
 from oci.metrics import described
 from shim.doctor import Check, examine
 from shim.metrics import available
@@ -50,6 +52,7 @@ class Server:
         self._started_at = started_at
         self._ready_at = 0
         self._servers: list[grpc.aio.Server] = []
+        self._cadvisor: CadvisorServer | None = None
         self._doors: list[Door] = []
         streaming = assembly.node.settings.streaming
         self._streams = StreamingServer(
@@ -63,6 +66,9 @@ class Server:
         """Bind every socket. Raises Internal naming the one that cannot be."""
         settings = self._assembly.node.settings
         await self._streams.start()
+        self._cadvisor = self._eyes()
+        if self._cadvisor is not None:
+            await self._cadvisor.start()
         kubelet = self._cri(KUBELET_REALM)
         run = self._cri(RUN_REALM)
         admin = grpc.aio.server(options=_OPTIONS)
@@ -90,6 +96,8 @@ class Server:
         for door in self._doors:
             door.close()
         await self._streams.stop()
+        if self._cadvisor is not None:
+            await self._cadvisor.stop()
         for server in self._servers:
             await server.stop(grace)
         self._servers.clear()
@@ -120,6 +128,15 @@ class Server:
         for name, service in (("RuntimeService", runtime), ("ImageService", image)):
             bind(server, services[name], service, door=self._door(), unbuilt=UNBUILT)
         return server
+
+    def _eyes(self) -> CadvisorServer | None:
+        node, leaves = self._assembly.node, self._assembly.leaves
+        path = node.settings.kubelet.cadvisor_socket
+        if path is None or leaves is None:
+            return None
+        return CadvisorServer(
+            node, leaves, path, systemd_cgroups=node.host.cgroup.driver is CgroupDriver.SYSTEMD
+        )
 
     def _admin(self) -> AdminService:
         parts = self._assembly

@@ -311,6 +311,17 @@ class StreamingSettings(Table):
     tls: StreamingTlsSettings = Field(default_factory=StreamingTlsSettings)
 
 
+class KubeletSettings(Table):
+    """What kubelet asks beside CRI."""
+
+    cadvisor_socket: SocketPath | None = Field(
+        default=None,
+        description="Answer kubelet's built-in cAdvisor here as CRI-O does; it asks at"
+        " `/var/run/crio/crio.sock`. Then `/metrics/cadvisor` names pods and containers and has the pods'"
+        " network, and their cgroups are called `crio-ID`. Refused where CRI-O itself answers. Unset: off.",
+    )
+
+
 class Settings(Table):
     """Where the daemon keeps its things and is spoken to. These keys stand before the first table.
 
@@ -352,6 +363,7 @@ class Settings(Table):
         default={}, description="Runtimes by the name that a RuntimeClass calls them."
     )
     handler_policy: HandlerPolicySettings = Field(default_factory=HandlerPolicySettings)
+    kubelet: KubeletSettings = Field(default_factory=KubeletSettings)
     cgroup: CgroupSettings = Field(default_factory=CgroupSettings)
     network: NetworkSettings = Field(default_factory=NetworkSettings)
     images: ImageSettings = Field(default_factory=ImageSettings)

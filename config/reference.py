@@ -78,6 +78,7 @@ _EXAMPLE_VALUES = {
     "certificate": '"/etc/crisp/streaming.crt"',
     "key": '"/etc/crisp/streaming.key"',
     "client_ca": '"/etc/crisp/clients.crt"',
+    "cadvisor_socket": '"/var/run/crio/crio.sock"',
 }
 
 

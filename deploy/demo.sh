@@ -39,5 +39,5 @@ done
 
 cd "$(dirname "$0")/.."
 prefix=${CRISP_PREFIX:-/opt/crisp}
-deploy/install.sh --prefix "$prefix"
+deploy/install.sh --prefix "$prefix" --no-service
 exec "$prefix/bin/python" deploy/demo.py "$@"

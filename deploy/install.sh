@@ -1,13 +1,16 @@
 #!/bin/sh
 # Installs Crisp from this tree on Debian 12 or 13, as root: Debian's packages for what it runs, a private
 # Python environment from requirements.lock (each file checked by hash), the `crisp` and `crispd` commands.
-# May be run again at any time; does nothing, quickly, when nothing changed. Starts no service and leaves
-# kubelet and other runtimes alone.
+# Where systemd runs the machine and the prefix is the default one, the unit crispd.service too. May be run again
+# at any time; does nothing, quickly, when nothing changed. Starts no service and leaves kubelet and other
+# runtimes alone.
 set -eu
 
 prefix=/opt/crisp
 commands=/usr/local/bin
 packages=yes
+service=auto
+unit=/etc/systemd/system/crispd.service
 wheels=
 download=
 further=
@@ -20,6 +23,9 @@ usage: deploy/install.sh [option...]
   --prefix DIR          where the private environment goes (default /opt/crisp)
   --commands DIR        where links to crisp and crispd go (default /usr/local/bin)
   --no-commands         make no links
+  --service, --no-service
+                        put crispd.service into /etc/systemd/system, or do not (default: where systemd runs and
+                        the prefix is /opt/crisp); it is not started
   --no-packages         leave Debian's packages as they are
   --package NAME        install this Debian package too, such as crun (may be repeated)
   --wheels DIR          take Python packages from this folder, ask no index
@@ -42,6 +48,8 @@ while [ $# -gt 0 ]; do
     --commands) value "$1" $#; commands=$2; shift 2 ;;
     --no-commands) commands=; shift ;;
     --no-packages) packages=no; shift ;;
+    --service) service=yes; shift ;;
+    --no-service) service=no; shift ;;
     --package) value "$1" $#; further="$further $2"; shift 2 ;;
     --wheels) value "$1" $#; wheels=$2; shift 2 ;;
     --download-wheels) value "$1" $#; download=$2; shift 2 ;;
@@ -159,4 +167,17 @@ if [ -n "$commands" ]; then
     for name in crisp crispd; do
         [ "$(readlink "$commands/$name" 2>/dev/null)" = "$prefix/bin/$name" ] || ln -sfn "$prefix/bin/$name" "$commands/$name"
     done
+fi
+
+if [ "$service" = auto ]; then
+    service=no
+    [ ! -d /run/systemd/system ] || [ "$prefix" != /opt/crisp ] || [ "$(id -u)" != 0 ] || service=yes
+fi
+if [ "$service" = yes ]; then
+    sed "s|@PREFIX@|$prefix|" "$tree/deploy/systemd/crispd.service" >"$log"
+    if ! cmp -s "$log" "$unit"; then
+        install -D -m 0644 "$log" "$unit"
+        [ ! -d /run/systemd/system ] || quietly "systemctl daemon-reload" systemctl daemon-reload
+        echo "installed $unit; start it with: systemctl enable --now crispd"
+    fi
 fi

@@ -22,14 +22,16 @@ from tests.daemon import Daemon, running, warm_up
 from tests.images import catalogue, registry
 
 HERE = Path(__file__).resolve().parent
-ROOMS_WITH_REAL_PARTS = frozenset({"component", "fault", "conformance"})
+ROOMS_WITH_REAL_PARTS = frozenset({"component", "kubelet", "fault", "conformance", "node"})
 LIMITS = {
     "unit": 30,
     "golden": 30,
     "rules": 300,
     "component": 120,
+    "kubelet": 300,
     "fault": 900,
     "conformance": 1800,
+    "node": 1800,
     "whole": 30,
 }
 """Seconds that one test of a room may take, fixtures included; a `timeout` mark of its own wins."""

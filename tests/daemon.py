@@ -244,6 +244,11 @@ class Daemon:
     def images(self, path: Path | None = None) -> cri_pb2_grpc.ImageServiceStub:
         return cri_pb2_grpc.ImageServiceStub(self.channel(path))
 
+    def systemd_cgroups(self) -> bool:
+        """Whether it leaves the making of cgroups to systemd, as it tells kubelet."""
+        told = self.runtime().RuntimeConfig(cri_pb2.RuntimeConfigRequest(), timeout=CALL_LIMIT)
+        return bool(told.linux.cgroup_driver == cri_pb2.SYSTEMD)
+
     def remove_all_pods(self) -> None:
         """Stop and remove every pod of both realms, through CRI."""
         for path in (self.cri_socket, self.run_socket):

@@ -86,5 +86,11 @@ PARTS: Mapping[str, Part | Crate] = {
     "containerd-api": Part(module="github.com/containerd/containerd/api", version="v1.12.0"),
     "containerd-cgroups": Part(module="github.com/containerd/cgroups/v3", version="v3.1.3"),
     "ttrpc": Part(module="github.com/containerd/ttrpc", version="v1.2.9"),
+    "kubelet": Part(
+        module="k8s.io/kubernetes",
+        version="v1.37.2",
+        programs={"kubelet": "cmd/kubelet"},
+        staging="v0.37.2",
+    ),
     "cri-api": Part(module="k8s.io/cri-api", version="v0.37.2"),
 }

@@ -6,7 +6,13 @@ import re
 from pathlib import Path
 
 from config.loading import load
-from config.models import HandlerPolicySettings, HandlerSettings, Settings, StreamingTlsSettings
+from config.models import (
+    HandlerPolicySettings,
+    HandlerSettings,
+    KubeletSettings,
+    Settings,
+    StreamingTlsSettings,
+)
 from config.problems import known_keys
 from config.reference import example, render
 
@@ -50,6 +56,7 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
                 "default_handler": None,
                 "handlers": {},
                 "handler_policy": HandlerPolicySettings(),
+                "kubelet": KubeletSettings(),
                 "network": shown.network.model_copy(update={"cache_dir": None}),
                 "containers": shown.containers.model_copy(
                     update={"init_binary": None, "seccomp_profile": None}

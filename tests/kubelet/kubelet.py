@@ -1,0 +1,309 @@
+"""A real kubelet of the tests' own, without a control plane: it runs the static pods of a directory.
+
+Drives it from outside: its process, its manifests, its HTTPS API. Everything it writes is below one
+directory, but the cgroups of pods and /var/log/pods, which `purge` takes away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from api.proto import cri_pb2, cri_pb2_grpc
+from tests import machine
+from tests.images import catalogue
+from tests.parts.build import program
+
+NODE = "testnode"  # kubelet appends it to the names of static pods
+READY_LIMIT = 60.0  # seconds from the start of the process to a healthy answer
+POD_LIMIT = 90.0  # seconds that a state of a pod is waited for
+STOP_LIMIT = 60.0
+LOOK_AGAIN = 0.1  # seconds; kubelet offers nothing to wait on
+
+
+@dataclass(slots=True, kw_only=True)
+class Kubelet:
+    """One kubelet on a CRI socket ("unix://..."); `settings` go over its configuration file's."""
+
+    directory: Path
+    endpoint: str
+    cgroup_root: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    port: int = 0
+    _tls: ssl.SSLContext | None = None
+
+    @property
+    def manifests(self) -> Path:
+        return self.directory / "manifests"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "kubelet.log").read_text(errors="replace")
+
+    def configuration(self) -> dict[str, Any]:
+        """config.yaml; JSON is YAML."""
+        return {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": "127.0.0.1",
+            "port": self.port,
+            "healthzPort": 0,
+            "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+            "authorization": {"mode": "AlwaysAllow"},
+            "staticPodPath": str(self.manifests),
+            "podLogsDir": str(self.directory / "pod-logs"),
+            "containerRuntimeEndpoint": self.endpoint,
+            "failSwapOn": False,
+            "failCgroupV1": False,
+            "cgroupRoot": self.cgroup_root,
+            "enforceNodeAllocatable": [],
+            "fileCheckFrequency": "1s",
+            "syncFrequency": "5s",
+            "resolvConf": "",
+            "evictionHard": {"memory.available": "1Mi"},
+            "imageGCHighThresholdPercent": 100,
+            "volumePluginDir": str(self.directory / "plugins"),
+            "logging": {"verbosity": 2},
+            **self.settings,
+        }
+
+    def start(self) -> None:
+        """Start the process; return when it says that it is healthy."""
+        self.manifests.mkdir(exist_ok=True)
+        if not self.port:
+            self.port = _free_port()
+        config = self.directory / "config.yaml"
+        config.write_text(json.dumps(self.configuration(), indent=1))
+        with (self.directory / "kubelet.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    program("kubelet", "kubelet"),
+                    f"--config={config}", f"--root-dir={self.directory / 'root'}",
+                    f"--cert-dir={self.directory / 'pki'}", f"--hostname-override={NODE}",
+                ],
+                env={"PATH": machine.SYSTEM_PATH, "HOME": str(self.directory)},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.until(self._healthy, "kubelet is healthy", READY_LIMIT)
+
+    def _healthy(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError(f"kubelet ended with {self.process.returncode}:\n{self.log[-6000:]}")
+        try:
+            return self.get("/healthz") == b"ok"
+        except (OSError, RuntimeError):
+            return False
+
+    def stop(self) -> None:
+        """SIGTERM and reap; its pods stay."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def get(self, path: str) -> bytes:
+        return self._ask("GET", path)
+
+    def _ask(self, method: str, path: str) -> bytes:
+        if self._tls is None:  # its certificate is signed by itself
+            self._tls = ssl.create_default_context()
+            self._tls.check_hostname = False
+            self._tls.verify_mode = ssl.CERT_NONE
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=self._tls)
+        with contextlib.closing(connection):
+            connection.request(method, path)
+            response = connection.getresponse()
+            content = response.read()
+            if response.status != 200:
+                raise RuntimeError(f"kubelet {method} {path}: {response.status} {content[:1000]!r}")
+            return content
+
+    def run(self, pod: str, container: str, *command: str) -> str:
+        """The output of a command in a container, by ExecSync. Raises RuntimeError if it fails."""
+        query = urllib.parse.urlencode({"cmd": " ".join(command)})
+        return self._ask("POST", f"/run/default/{pod}-{NODE}/{container}?{query}").decode()
+
+    def logs(self, pod: str, container: str) -> str:
+        return self.get(f"/containerLogs/default/{pod}-{NODE}/{container}").decode()
+
+    def apply(self, manifest: Mapping[str, Any]) -> None:
+        """Write a static pod's manifest, whole or not at all."""
+        name = manifest["metadata"]["name"]
+        scratch = self.directory / f"{name}.json"
+        scratch.write_text(json.dumps(manifest))
+        scratch.rename(self.manifests / f"{name}.json")
+
+    def withdraw(self, name: str) -> None:
+        (self.manifests / f"{name}.json").unlink(missing_ok=True)
+
+    def pods(self) -> dict[str, dict[str, Any]]:
+        """Every pod that kubelet knows, by the name in its manifest."""
+        items = json.loads(self.get("/pods"))["items"] or []
+        return {item["metadata"]["name"].removesuffix(f"-{NODE}"): item for item in items}
+
+    def status(self, name: str) -> dict[str, Any]:
+        """The pod's status, empty while kubelet does not know it."""
+        found: dict[str, Any] = self.pods().get(name, {}).get("status", {})
+        return found
+
+    def container(self, pod: str, name: str) -> dict[str, Any]:
+        """One container's status, of whatever kind; empty while there is none."""
+        status = self.status(pod)
+        every = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+        return next((entry for entry in every if entry["name"] == name), {})
+
+    def until(self, holds: Callable[[], bool], what: str, limit: float = POD_LIMIT) -> None:
+        """Wait for a state; a TimeoutError says what kubelet knows instead."""
+        deadline = time.monotonic() + limit
+        while not holds():
+            if time.monotonic() > deadline:
+                known = ""
+                with contextlib.suppress(OSError, RuntimeError):
+                    known = json.dumps({k: v.get("status") for k, v in self.pods().items()}, indent=1)
+                raise TimeoutError(f"not within {limit:g} s: {what}\n{known}\n{self.log[-4000:]}")
+            time.sleep(LOOK_AGAIN)
+
+    def until_ready(self, *names: str, limit: float = POD_LIMIT) -> None:
+        def ready() -> bool:
+            pods = self.pods()
+            return all(_is_ready(pods.get(name, {}).get("status", {})) for name in names)
+
+        self.until(ready, f"ready: {', '.join(names)}", limit)
+
+    def runs(self, name: str = "") -> bool:
+        """Whether the runtime says that a pod of that name, or any, is ready."""
+        with grpc.insecure_channel(self.endpoint) as channel:
+            runtime = cri_pb2_grpc.RuntimeServiceStub(channel)
+            listed: Any = runtime.ListPodSandbox(cri_pb2.ListPodSandboxRequest(), timeout=30)
+        ready = {pod.metadata.name for pod in listed.items if pod.state == cri_pb2.SANDBOX_READY}
+        return f"{name}-{NODE}" in ready if name else bool(ready)
+
+    def clear(self) -> None:
+        """Withdraw every pod and wait until nothing of them runs and kubelet has put away their volumes.
+
+        What has ended stays in the runtime until kubelet collects it, a minute later.
+        """
+        for path in self.manifests.iterdir():
+            path.unlink()
+        self.until(lambda: not self.pods() and not self.runs(), "no pod is left", STOP_LIMIT)
+        kept = self.directory / "root/pods"
+        self.until(
+            lambda: not kept.is_dir() or not any(kept.iterdir()), "no pod's volumes are left", STOP_LIMIT
+        )
+
+    def purge(self) -> None:
+        """Whatever it may have left: its process, mounts, cgroups, directories."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+        points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for point in reversed(points):
+            if point.startswith(f"{self.directory}/"):
+                subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+        for top in _hierarchies():
+            for directory, _, _ in os.walk(top / self.cgroup_root.lstrip("/"), topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(directory).rmdir()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def pod(name: str, *containers: Mapping[str, Any], **spec: Any) -> dict[str, Any]:
+    """A static pod's manifest; a container without image gets busybox."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            **spec,
+            "containers": [_container(entry) for entry in containers],
+            **(
+                {"initContainers": [_container(e) for e in spec["initContainers"]]}
+                if "initContainers" in spec
+                else {}
+            ),
+        },
+    }
+
+
+def sh(name: str, script: str, **more: Any) -> dict[str, Any]:
+    """A container that runs a shell script."""
+    return {"name": name, "command": ["sh", "-c", script], **more}
+
+
+IDLE = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
+
+
+def _container(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {"image": catalogue.BUSYBOX, "imagePullPolicy": "IfNotPresent", **entry}
+
+
+def _is_ready(status: Mapping[str, Any]) -> bool:
+    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", ())}
+    return status.get("phase") == "Running" and conditions.get("Ready") == "True"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _hierarchies() -> Iterator[Path]:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        if right.split(" ")[0] in ("cgroup", "cgroup2"):
+            yield Path(left.split(" ")[4])
+
+
+@contextlib.contextmanager
+def running(
+    endpoint: str, *, systemd: bool = False, settings: Mapping[str, Any] | None = None
+) -> Iterator[Kubelet]:
+    """A kubelet that serves within the block; at the end its pods are withdrawn and nothing of it stays."""
+    root = "/" if systemd else f"/kubetest{os.getpid()}"
+    own = Kubelet(
+        directory=Path(tempfile.mkdtemp(prefix="kubelet-")),
+        endpoint=endpoint,
+        cgroup_root=root,
+        settings=settings or {},
+    )
+    own.directory.chmod(0o755)
+    try:
+        if not systemd:
+            for top in _hierarchies():
+                with contextlib.suppress(OSError):
+                    (top / root.lstrip("/")).mkdir()
+        own.start()
+        yield own
+        own.clear()
+        own.stop()
+    finally:
+        own.purge()

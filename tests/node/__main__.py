@@ -1,0 +1,89 @@
+"""Runs tests on a node: a virtual machine with systemd, cgroup v2 and AppArmor.
+
+`python -m tests.node tests/component -k stats` gives its words to pytest in there; `--shell SCRIPT` runs
+something else. Prints the job's output as it comes, leaves log, JUnit report, journal and console in a
+directory, and ends with the job's status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import threading
+from pathlib import Path
+
+from tests.node import vm
+from tests.node.image import TREE, image
+from tests.parts.build import cache, directory
+from tests.parts.table import PARTS
+
+PARTS_INSIDE = ("cri-tools", "runc", "cni-plugins", "kubelet")
+PYTEST = 'python -m pytest -p no:cacheprovider --junitxml="$NODE_RESULTS/junit.xml" {words}'
+
+
+def script(words: list[str]) -> str:
+    return f"exec {PYTEST.format(words=shlex.join(words))}\n"
+
+
+def trees() -> dict[str, Path]:
+    """The tree as it stands, and the compiled parts that are in the cache."""
+    top = {f"crisp/{name}": TREE / name for name in SOURCES}
+    parts = [directory(name) for name in PARTS_INSIDE if name in PARTS and directory(name).exists()]
+    return top | {f"var/cache/crisp-tests/{path.name}": path for path in parts}
+
+
+SOURCES = (
+    "api", "cli", "config", "deploy", "docs", "oci", "shim", "tests",
+    "pyproject.toml", "requirements.lock", "requirements-dev.lock", "README.md", "LICENSE",
+)  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests/node/run.sh", description=__doc__)
+    parser.add_argument("--shell", metavar="SCRIPT", help="run this in /crisp instead of pytest")
+    parser.add_argument(
+        "--limit", type=float, default=3600, metavar="S", help="seconds for all (default 3600)"
+    )
+    parser.add_argument("--results", type=Path, help="where log, report and journal go")
+    options, words = parser.parse_known_args()
+    results = (options.results or cache() / "node-results").absolute()
+    job = options.shell or script(words)
+    with _Followed(results / "output.log"):
+        outcome = vm.run(image(), job, results, trees=trees(), limit=options.limit)
+    print(f"status {outcome.status} after {outcome.seconds:.0f} s; {results}", flush=True)
+    return 1 if outcome.status is None else outcome.status
+
+
+class _Followed:
+    """Copies a growing file to standard output within the block."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+
+    def __enter__(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_bytes(b"")
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _copy(self) -> None:
+        position = 0
+        last = False
+        while not last:
+            last = self._over.wait(1.0)
+            with self._path.open("rb") as log:
+                log.seek(position)
+                text = log.read()
+            position += len(text)
+            sys.stdout.buffer.write(text)
+            sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
