@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import leaks
-from tests.daemon import Daemon, running
+from tests.daemon import Daemon, running, warm_up
 from tests.images.registry import Registry
 from tests.kubelet import kubelet
 from tests.kubelet.kubelet import Kubelet
@@ -16,6 +16,7 @@ from tests.kubelet.kubelet import Kubelet
 @pytest.fixture(scope="session")
 def kubelet_daemon(prepared_machine: None, image_registry: Registry) -> Iterator[Daemon]:
     with running(image_registry, environment={}, shared=True) as daemon:
+        warm_up(daemon)
         yield daemon
 
 

@@ -1,9 +1,8 @@
-"""The disk of the virtual machine, made once for each recipe: `python -m tests.node.image` prints where it
-is.
+"""The virtual machine's disk, made once for each recipe: `python -m tests.node.image` prints where it is.
 
-Debian 13 by debootstrap, then `prepare.sh` in a chroot. The recipe is what its files say and the lock of
-the tests' Python packages; each has a directory of its own in the tests' cache. Needs root, the network and
-Debian's packages of tests/parts/debian.txt.
+Debian 13 by debootstrap, then `prepare.sh` in a chroot. The recipe is what its files say and the locks of
+the Python packages; each has a directory of its own in the tests' cache. Needs root, the network and
+debootstrap.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tests.parts.build import cache
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[1]
-LOCK = TREE / "requirements-dev.lock"
+LOCKS = (TREE / "requirements-dev.lock", TREE / "requirements.lock")
 RELEASE = "trixie"
 SIZE = "8G"  # sparse; what is written while the machine runs goes to a temporary file
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -56,7 +55,7 @@ def image() -> Image:
     """The image of today's recipe, made if it is not there (some minutes, with downloads)."""
     base = f"{RELEASE} {' '.join(packages())}"
     root = cache() / f"node-root-{_hash(base.encode())}"
-    own = [path.read_bytes() for path in (HERE / "prepare.sh", HERE / "job.sh", HERE / "image.py", LOCK)]
+    own = [path.read_bytes() for path in (HERE / "prepare.sh", HERE / "job.sh", HERE / "image.py", *LOCKS)]
     target = cache() / f"node-{_hash(base.encode(), *own)}"
     if target.exists():
         return Image(target)
@@ -78,13 +77,15 @@ def image() -> Image:
 
 def _assemble(base: Path, root: Path, made: Path) -> None:
     _run("cp", "--archive", base, root)
-    shutil.copy(LOCK, root / "tmp/requirements-dev.lock")
+    for lock in LOCKS:
+        shutil.copy(lock, root / "tmp" / lock.name)
     job = root / "usr/local/sbin/node-job"
     shutil.copy(HERE / "job.sh", job)
     job.chmod(0o755)
     with _entered(root):
         _run("chroot", root, "sh", "-s", stdin=(HERE / "prepare.sh").read_text())
-    (root / "tmp/requirements-dev.lock").unlink()
+    for lock in LOCKS:
+        (root / "tmp" / lock.name).unlink()
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     (kernel,) = (root / "boot").glob("vmlinuz-*")
     (initrd,) = (root / "boot").glob("initrd.img-*")

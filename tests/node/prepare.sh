@@ -26,6 +26,11 @@ systemctl mask --quiet serial-getty@ttyS0.service serial-getty@ttyS1.service get
 mkdir -p /etc/systemd/journald.conf.d /var/log/journal
 printf '%s\n' '[Journal]' 'RateLimitIntervalSec=0' 'SystemMaxUse=200M' >/etc/systemd/journald.conf.d/node.conf
 
+# Emulated on a busy machine a start takes longer than systemd's patience.
+mkdir -p /etc/systemd/system.conf.d
+printf '%s\n' '[Manager]' 'DefaultTimeoutStartSec=900s' 'DefaultDeviceTimeoutSec=900s' \
+    >/etc/systemd/system.conf.d/node.conf
+
 cat >/etc/systemd/system/node-job.service <<'UNIT'
 [Unit]
 Description=What the machine was started for
@@ -56,6 +61,9 @@ for package in docker-registry nginx; do
 done
 apt-get clean
 
+# What deploy/install.sh and the Debian package are made of, for a machine that has no network.
 python3 -m venv /opt/venv
+/opt/venv/bin/python -m pip --disable-pip-version-check --no-input --quiet download --require-hashes \
+    --only-binary :all: --dest /opt/wheels --requirement /tmp/requirements.lock
 /opt/venv/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes \
     --only-binary :all: --requirement /tmp/requirements-dev.lock

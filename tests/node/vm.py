@@ -80,6 +80,7 @@ def command(image: Image, scratch: Path, directory: Path, arguments: Sequence[st
     """qemu's argv; it dies with the process that starts it."""
     kernel = [
         "root=LABEL=crisp-node", "rw", "console=ttyS0", "quiet", "panic=-1", "mitigations=off",
+        "systemd.service_watchdogs=no",
         "apparmor=1", "security=apparmor", *arguments,
     ]  # fmt: skip
     return [
