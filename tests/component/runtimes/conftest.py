@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.component.runtimes.rig import Rig, Shim, make_rootfs
+from tests.images.catalogue import unpacked
 from tests.leaks import Scope
 from tests.parts import build
 from tests.parts.table import PARTS
 
 RUNTIMES = ("runc", "crun")
-SHIMS = ("shim-runc-v2",)
+SHIMS = ("shim-runc-v2", "shim-runc-1.6")
 
 Story = Callable[[Rig], Awaitable[None]]
 Play = Callable[..., None]
@@ -48,6 +49,9 @@ def shim_of(name: str) -> Shim | None:
     if name == "shim-runc-v2":
         program = build.program("containerd", "containerd-shim-runc-v2")
         return Shim(program=program, version=PARTS["containerd"].version, runtime=Path("/usr/sbin/runc"))
+    if name == "shim-runc-1.6":  # Debian 12's: another way of starting, and version 2 of the Task service
+        program = unpacked("containerd") / "usr/bin/containerd-shim-runc-v2"
+        return Shim(program=program, version="1.6.20~ds1", runtime=Path("/usr/sbin/runc"))
     return None
 
 
