@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import secrets
 import signal
@@ -23,7 +24,7 @@ from shim.lifecycle.undo import to_the_end
 from shim.records import ProcessRef
 from shim.runtimes import processtree
 from shim.runtimes.driver import ExecRequest, ExecResult, Output, Target
-from shim.runtimes.flow import Source
+from shim.runtimes.flow import CHUNK, Source
 from shim.runtimes.shimv2.shims import Shim
 from shim.runtimes.shimv2.task import Ended, Stdio
 from shim.threads import in_executor
@@ -277,8 +278,11 @@ class _Collector:
 
 
 def open_source(path: Path) -> Source:
-    """The reading end of a fifo, before anybody writes to it."""
-    return Source(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    """The reading end of a fifo, before anybody writes to it; as large as a pipe may be."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):  # the user's pages for pipes are used up: a smaller one does
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, CHUNK)
+    return Source(descriptor)
 
 
 async def _cancelled(task: asyncio.Task[Ended]) -> None:
