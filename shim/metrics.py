@@ -15,7 +15,7 @@ from oci.facts import HostFacts
 from oci.metrics import CpuSpec, Faults, Layer, Needs, Processes, Reading
 from shim.facts.reading import text
 from shim.records import ContainerRecord
-from shim.stats import FilesystemUse, Group
+from shim.stats import FilesystemUse, Group, groups_below
 
 _FULL_WEIGHT = 9999  # of version 2's weights, 1 to 10000
 _ALL_SHARES = 262142  # of version 1's shares, 2 to 262144
@@ -161,7 +161,7 @@ def _processes(record: ContainerRecord, host: HostFacts) -> Processes | None:
     if threads is None:
         return None
     pids: list[str] = []
-    for directory, _, _ in os.walk(group.directory):
+    for directory in groups_below(group.directory):
         pids += (text(f"{directory}/cgroup.procs") or "").split()
     descriptors = sockets = 0
     for pid in pids:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,11 +140,12 @@ def read_container(record: ContainerRecord, host: HostFacts) -> ContainerUsage:
     """
     if record.state is not ContainerState.RUNNING or not record.cgroup:
         return ContainerUsage(id=record.id)
+    memory = _memory(record.cgroup, host)
     return ContainerUsage(
         id=record.id,
         cpu=read_cpu(record.cgroup, host),
-        memory=read_memory(record.cgroup, host),
-        swap=read_swap(record.cgroup, host),
+        memory=None if memory is None else _memory_use(memory, record.cgroup, host),
+        swap=_swap(memory, record.cgroup, host),
         io=read_io(record.cgroup, host),
     )
 
@@ -191,8 +193,10 @@ def _memory(path: str, host: HostFacts) -> cgroup.MemoryUsage | None:
 def read_memory(path: str, host: HostFacts) -> MemoryUse | None:
     """Memory of the cgroup at `path`, below the mounts; None when it is gone. Blocking."""
     usage = _memory(path, host)
-    if usage is None:
-        return None
+    return None if usage is None else _memory_use(usage, path, host)
+
+
+def _memory_use(usage: cgroup.MemoryUsage, path: str, host: HostFacts) -> MemoryUse:
     return MemoryUse(
         timestamp=time.time_ns(),
         working_set=usage.working_set,
@@ -207,23 +211,22 @@ def read_memory(path: str, host: HostFacts) -> MemoryUse | None:
     )
 
 
-def read_swap(path: str, host: HostFacts) -> SwapUse | None:
-    """Swap of the cgroup at `path`; None without swap accounting. Blocking."""
+def _swap(memory: cgroup.MemoryUsage | None, path: str, host: HostFacts) -> SwapUse | None:
+    """Swap of a cgroup whose memory was just read; None without swap accounting."""
+    if not host.swap_accounting:
+        return None
     group = Group(path, "memory", host)
     if host.cgroup.version == 2:
         usage = cgroup.swap_v2(group("memory.swap.current"), maximum=group("memory.swap.max"))
-    else:
+    elif memory is not None:
         # The counters of version 1 include the memory: what remains of them is swap.
-        memory = cgroup.memory_v1(
-            group("memory.usage_in_bytes"), stat="", maximum=group("memory.limit_in_bytes")
+        usage = cgroup.swap_v1(
+            memory,
+            memsw_usage=group("memory.memsw.usage_in_bytes"),
+            memsw_limit=group("memory.memsw.limit_in_bytes"),
         )
+    else:
         usage = None
-        if memory is not None:
-            usage = cgroup.swap_v1(
-                memory,
-                memsw_usage=group("memory.memsw.usage_in_bytes"),
-                memsw_limit=group("memory.memsw.limit_in_bytes"),
-            )
     if usage is None:
         return None
     return SwapUse(timestamp=time.time_ns(), available=usage.available, usage=usage.usage)
@@ -241,9 +244,27 @@ def read_processes(path: str, host: HostFacts) -> ProcessUse | None:
     if not top or text(f"{top}/cgroup.procs") is None:
         return None
     count = 0
-    for directory, _, _ in os.walk(top):
+    for directory in groups_below(top):
         count += (text(f"{directory}/cgroup.procs") or "").count("\n")
     return ProcessUse(timestamp=time.time_ns(), count=count)
+
+
+def groups_below(top: str) -> Iterator[str]:
+    """The directory of a cgroup and those of all groups in it. Blocking.
+
+    A directory in which the kernel counts no other (two links) is not listed.
+    """
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        yield directory
+        try:
+            if os.stat(directory).st_nlink == 2:  # noqa: PTH116 - hot
+                continue
+            with os.scandir(directory) as entries:
+                pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # gone while we look
 
 
 def _pressure(content: str) -> Pressure | None:

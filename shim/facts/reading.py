@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 _MOST = 1024 * 1024
+_SHORT = 2048
+"""Bytes. The kernel fills a page before it gives a part of such a file (fs/seq_file.c): less is the end."""
 
 
 def text(path: str | Path, *, most: int = _MOST) -> str | None:
@@ -19,6 +21,8 @@ def text(path: str | Path, *, most: int = _MOST) -> str | None:
         while left > 0 and (part := os.read(descriptor, min(left, 1 << 16))):
             parts.append(part)
             left -= len(part)
+            if len(part) < _SHORT:
+                break
     except OSError:
         return None
     finally:
