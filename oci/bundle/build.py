@@ -15,7 +15,7 @@ from oci.bundle.inputs import Built, BundleInputs
 from oci.bundle.mounts import mounts, rootfs_propagation
 from oci.bundle.namespaces import check_identity, id_mappings, namespaces
 from oci.bundle.process import process
-from oci.bundle.resources import resources
+from oci.bundle.resources import at_creation, resources
 from oci.bundle.security import apparmor_profile, hidden_paths, seccomp_filter, selinux_labels
 from oci.cdi import Hook
 from oci.errors import BadInput
@@ -55,9 +55,7 @@ def build(inputs: BundleInputs) -> Built:
     nodes, rules = devices(inputs)
     _check_memory(container.resources, inputs.defaults.min_memory)
     limits, limit_notes = resources(container.resources, inputs.host, pids_limit=inputs.defaults.pids_limit)
-    if limits.get("cpu", {}).get("quota", 0) < 0:
-        # A new group has no quota, and crun 1.8.1 fails at writing none on cgroup version 1 (ERANGE).
-        limits["cpu"] = {name: value for name, value in limits["cpu"].items() if name != "quota"}
+    limits = at_creation(limits)
     linux: dict[str, Any] = {
         "cgroupsPath": inputs.cgroup.config_path,
         "namespaces": namespaces(inputs),

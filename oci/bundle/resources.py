@@ -129,3 +129,15 @@ def _unified(asked: Resources, host: HostFacts, field: str) -> dict[str, str]:
         if "\0" in value or len(value) > 4096:
             raise BadInput(f"{field}.unified[{key}]: over 4096 characters, or with NUL")
     return dict(asked.unified)
+
+
+def at_creation(limits: dict[str, Any]) -> dict[str, Any]:
+    """The same limits for a group that is to be made, which has no quota anyway.
+
+    crun 1.8.1 writes "no quota" as a number that version 1 refuses ("Numerical result out of range").
+    """
+    if limits.get("cpu", {}).get("quota", 0) >= 0:
+        return limits
+    cpu = {key: value for key, value in limits["cpu"].items() if key != "quota"}
+    others = {key: value for key, value in limits.items() if key != "cpu"}
+    return {**others, **({"cpu": cpu} if cpu else {})}

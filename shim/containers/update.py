@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from oci.bundle.resources import resources
+from oci.bundle.resources import at_creation, resources
 from oci.errors import Internal, WrongState
 from oci.limits import difference, merged
 from oci.workload import ContainerId, Resources
@@ -49,6 +49,7 @@ async def _update(node: Node, id_: ContainerId, change: Resources) -> None:
             raise WrongState(f"container {id_} is {record.state.value}, its limits cannot be changed")
         wanted = merged(record.limits, change, swap_accounting=node.host.swap_accounting)
         whole, _ = resources(wanted, node.host, pids_limit=node.defaults.pids_limit, field=_FIELD)
+        whole = at_creation(whole)
         undo: list[Callable[[], Awaitable[None]]] = []
         try:
             if record.state is ContainerState.RUNNING:

@@ -36,6 +36,7 @@ def test_the_runtime_says_who_it_is_and_how_it_makes_cgroups(client: Client) -> 
     assert {one.type: one.status for one in status.status.conditions} == {
         "RuntimeReady": True,
         "NetworkReady": True,
+        "HandlersUsable": True,
     }
     assert status.features.mount_options
     assert dict(status.info) == {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oci.bundle.resources import resources
+from oci.bundle.resources import at_creation, resources
 from oci.errors import BadInput, Unsupported
 from oci.facts import CgroupDriver, CgroupFacts
 from oci.workload import HugepageLimit, Resources
@@ -109,3 +109,9 @@ def test_zero_hugepage_limits_that_cannot_be_set_are_not_worth_a_word() -> None:
 
 def test_unlimited_swap_needs_no_memory_limit() -> None:
     assert resources(Resources(memory_swap_limit=-1), bundles.host()) == ({"memory": {"swap": -1}}, [])
+
+
+def test_a_group_that_is_made_is_not_told_that_it_has_no_quota() -> None:
+    assert at_creation({"cpu": {"quota": -1}, "memory": {"limit": 1}}) == {"memory": {"limit": 1}}
+    assert at_creation({"cpu": {"quota": -1, "shares": 2}}) == {"cpu": {"shares": 2}}
+    assert at_creation({"cpu": {"quota": 5000}}) == {"cpu": {"quota": 5000}}
