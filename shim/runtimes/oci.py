@@ -27,7 +27,6 @@ from oci.quirks import fitted, fitted_process
 from oci.workload import ContainerId, PodId
 from shim import files, process
 from shim.cgroups import Cgroups, Hierarchies
-from shim.facts.reading import text
 from shim.kernel.arrivals import Arrivals
 from shim.lifecycle.undo import to_the_end
 from shim.network.dial import dial
@@ -319,15 +318,8 @@ class OciDriver:
         return await self._limits.update(target, resources)
 
     async def checkpoint(self, target: Target, *, images: Path, work: Path, limit: float | None) -> None:
-        """The runtime's `checkpoint`; with a failure come CRIU's own last words."""
-        try:
-            await self._verbs.checkpoint(target.id, images=images, work=work, limit=limit)
-        except RuntimeFailed as error:
-            said = await self._blocking(lambda: commandline.criu_words(text(work / "dump.log") or ""))
-            if not said:
-                raise
-            # CRIU looked, and something of the container or the kernel is beyond it.
-            raise WrongState(f"{error.message}; criu: {said}") from error
+        """The runtime's `checkpoint`."""
+        await self._verbs.checkpoint(target.id, images=images, work=work, limit=limit)
 
     async def close(self) -> None:
         """Stop watching; the monitors' cgroup goes with the last monitor."""

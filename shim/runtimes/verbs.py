@@ -19,6 +19,7 @@ from oci.commandline import Runtime, RuntimeState
 from oci.errors import Deadline, Internal, RuntimeFailed
 from oci.workload import ContainerId
 from shim import process
+from shim.facts.reading import text
 from shim.files import write_atomic
 from shim.kernel import mount
 from shim.lifecycle.undo import to_the_end
@@ -152,13 +153,20 @@ class Verbs:
     async def checkpoint(
         self, container: ContainerId, *, images: Path, work: Path, limit: float | None
     ) -> None:
-        """Save the memory of a running container, which runs on."""
-        await self.call(
-            "checkpoint",
-            container,
-            lambda runtime, log, id_: commandline.checkpoint(runtime, log, id_, images=images, work=work),
-            limit=limit,
-        )
+        """Save the memory of a running container, which runs on; with a failure come CRIU's last words."""
+        try:
+            await self.call(
+                "checkpoint",
+                container,
+                lambda runtime, log, id_: commandline.checkpoint(runtime, log, id_, images=images, work=work),
+                limit=limit,
+            )
+        except RuntimeFailed as error:
+            said = await self._blocking(lambda: commandline.criu_words(text(work / "dump.log") or ""))
+            if not said:
+                raise
+            # CRIU looked, and something of the container or the kernel is beyond it.
+            raise WrongState(f"{error.message}; criu: {said}") from error
 
     def missing(self, verb: str, container: ContainerId, error: CommandMissing) -> RuntimeFailed:
         """The failure of a runtime, or of its monitor, that cannot be executed."""
