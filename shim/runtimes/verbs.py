@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from oci import commandline
 from oci.commandline import Runtime, RuntimeState
-from oci.errors import Deadline, Internal, RuntimeFailed
+from oci.errors import Deadline, Internal, RuntimeFailed, WrongState
 from oci.workload import ContainerId
 from shim import process
 from shim.facts.reading import text
