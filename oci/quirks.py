@@ -26,6 +26,7 @@ class Quirks:
     """
 
     supervise: str = "pid"
+    inside: bool = False  # containers are no processes of this machine: only the runtime can send signals
     sandbox: bool = False  # each pod has a first container, which makes what the others run in
     console_in_foreground: bool = False  # exec hands its terminal to --console-socket without --detach
     rejects: tuple[str, ...] = ()  # members of config.json that make create fail: left out
@@ -108,6 +109,7 @@ ROWS: tuple[Row, ...] = (
         runtime="runsc",
         sets={
             "supervise": "wait",
+            "inside": True,
             "sandbox": True,
             "keeps_network": False,
             "rejects": ("process.selinuxLabel", "linux.mountLabel"),
@@ -134,6 +136,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         runtime="kata-runtime",
         sets={
+            "inside": True,
             "sandbox": True,
             "refuses_options": ("--no-new-keyring", "--preserve-fds"),
             "keeps_network": False,

@@ -87,6 +87,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="fault sweeps try every N-th point; 1 tries all, which takes some minutes",
     )
     parser.addoption(
+        "--whole-conformance",
+        action="store_true",
+        help="run all of critest on runtimes too of which otherwise only some specs are run",
+    )
+    parser.addoption(
         "--soak-cycles",
         type=int,
         default=40,

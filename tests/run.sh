@@ -27,6 +27,6 @@ fi
 
 # Go programs take a minute or two when they are not in the cache; before the tests, whose time is limited.
 echo "building the parts that Debian does not have, if they are not in $cache"
-"$venv/bin/python" -m tests.parts.build cri-tools containerd kubectl kubelet
+"$venv/bin/python" -m tests.parts.build cri-tools containerd kubectl kubelet runc runsc youki
 
 exec "$venv/bin/python" -m pytest "$@" </dev/null

@@ -20,6 +20,7 @@ from oci.quirks import corrected, quirks_of, refused_options
 from shim import process
 from shim.runtimes import programs
 from shim.runtimes.driver import Driver
+from shim.runtimes.inside import InsideDriver
 from shim.runtimes.kinds import INTERFACE, Candidate, DriverContext, Machine
 from shim.runtimes.oci import OciDriver
 from shim.runtimes.table import Handler
@@ -74,7 +75,9 @@ class OciKind:
         )
 
     def driver(self, handler: Handler, context: DriverContext) -> Driver:
-        made = WaitedDriver if handler.quirks.supervise == "wait" else OciDriver
+        made: type[OciDriver] = InsideDriver if handler.quirks.inside else OciDriver
+        if handler.quirks.supervise == "wait":
+            made = WaitedDriver
         return made(
             handler,
             run_dir=context.run_dir,

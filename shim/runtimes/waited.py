@@ -12,12 +12,10 @@ signal must go through the runtime's `kill`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
 import shlex
-import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
@@ -35,10 +33,9 @@ from shim.kernel import mount
 from shim.lifecycle.undo import to_the_end
 from shim.network.dial import dial
 from shim.records import ProcessRef
-from shim.runtimes import processtree
 from shim.runtimes.conmon import MonitorFiles
 from shim.runtimes.driver import Target
-from shim.runtimes.oci import OciDriver
+from shim.runtimes.inside import InsideDriver
 from shim.runtimes.table import Handler
 from shim.runtimes.verbs import take_log
 
@@ -83,7 +80,7 @@ def script(runtime: commandline.Runtime, words: Path, container: str, pid_file: 
     )
 
 
-class WaitedDriver(OciDriver):
+class WaitedDriver(InsideDriver):
     """See `shim.runtimes.driver.Driver`; the arguments are `OciDriver`'s."""
 
     def __init__(self, handler: Handler, **options: Any) -> None:
@@ -121,14 +118,6 @@ class WaitedDriver(OciDriver):
             answer.unlink(missing_ok=True)
         if status != 0:
             raise commandline.failure(self._runtime, target.id, "start", said, status=status)
-
-    async def kill(self, target: Target, signal: int, *, everything: bool = False) -> None:
-        """By the runtime; with SIGKILL to everything it returns when the end is recorded."""
-        await self._open()
-        with contextlib.suppress(Absent, WrongState):
-            await self._verbs.kill(target.id, signal, everything=everything)
-        if everything and signal == 9:
-            await self._gone(target)
 
     async def dial(self, pod: PodId, network: str, port: int) -> socket.socket:
         """By the runtime's `port-forward`, where the sandbox has a network of its own."""
@@ -188,10 +177,12 @@ class WaitedDriver(OciDriver):
 
     def _living(self, target: Target, state: RuntimeState) -> ProcessRef | None:
         """What waits for the container; the runtime's pid is the sandbox's."""
-        return target.process or self._waiter(target)
+        return self._outside(target)
 
-    def _waiter(self, target: Target) -> ProcessRef | None:
+    def _outside(self, target: Target) -> ProcessRef | None:
         """What the pid file names, if it still is our program. Blocking, for as long as reading two files."""
+        if target.process is not None:
+            return target.process
         program = target.directory / _PROGRAM
         try:
             pid = parse_pid(self._files(target).container_pid.read_bytes())
@@ -201,20 +192,6 @@ class WaitedDriver(OciDriver):
         except (OSError, Absent):
             return None
 
-    async def _kill_rest(self, target: Target) -> None:
-        with contextlib.suppress(CrispError):  # what it cannot kill its delete, or the cgroup, does
-            await self._verbs.kill(target.id, signal.SIGKILL, everything=True)
-            await self._gone(target)
-        waiter = target.process or self._waiter(target)
-        if waiter is not None and process.alive(waiter):  # with a start or a wait of the runtime that hangs
-
-            def family() -> list[ProcessRef]:
-                table = processtree.read_table()
-                return [table[pid].reference for pid in processtree.members(table, {waiter.pid}, 0)]
-
-            await processtree.kill_all(family, io=self._io, timeout=self._kill_time)
-        await super()._kill_rest(replace(target, process=waiter))
-
     async def _delete_from_runtime(self, target: Target) -> None:
         """Twice where the first was killed: what its sandbox's end took with it has left the rest behind."""
         try:
@@ -222,14 +199,6 @@ class WaitedDriver(OciDriver):
         except RuntimeFailed as error:
             log.warning("delete is repeated", extra={"container": target.id, "error": error.message})
             await super()._delete_from_runtime(target)
-
-    async def _gone(self, target: Target) -> None:
-        waiter = target.process or self._waiter(target)
-        if waiter is not None and not await process.wait_gone(waiter, self._kill_time):
-            raise Internal(
-                f"handler {self.handler}: container {target.id} did not end within {self._kill_time:g} s of"
-                " SIGKILL"
-            )
 
     async def _kill_inner(self, target: Target, pid: int) -> None:
         """Kill what an exec started inside the sandbox, whose process outside is dead. Never raises."""

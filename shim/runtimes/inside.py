@@ -1,0 +1,58 @@
+"""The driver of runtimes whose containers are not processes of this machine: sandboxes and virtual machines.
+
+What the pid file names is outside, stands for the container and ends with it. A signal to it would not reach
+the container, or take the one away and leave the other, so signals go through the runtime's `kill`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal as signals
+from dataclasses import replace
+
+from oci.errors import Absent, CrispError, Internal, WrongState
+from shim import process
+from shim.records import ProcessRef
+from shim.runtimes import processtree
+from shim.runtimes.driver import Target
+from shim.runtimes.oci import OciDriver
+
+
+class InsideDriver(OciDriver):
+    """See `shim.runtimes.driver.Driver`."""
+
+    async def kill(self, target: Target, signal: int, *, everything: bool = False) -> None:
+        """By the runtime; with SIGKILL to everything it returns when the end is seen outside."""
+        await self._open()
+        with contextlib.suppress(Absent, WrongState):
+            await self._verbs.kill(target.id, signal, everything=everything)
+        if everything and signal == signals.SIGKILL:
+            await self._gone(target)
+
+    # ---- the parts
+
+    def _outside(self, target: Target) -> ProcessRef | None:
+        """The process that stands for the container."""
+        return target.process
+
+    async def _gone(self, target: Target) -> None:
+        outside = self._outside(target)
+        if outside is not None and not await process.wait_gone(outside, self._kill_time):
+            raise Internal(
+                f"handler {self.handler}: container {target.id} did not end within {self._kill_time:g} s of"
+                " SIGKILL"
+            )
+
+    async def _kill_rest(self, target: Target) -> None:
+        with contextlib.suppress(CrispError):  # what it cannot kill its delete, or the cgroup, does
+            await self._verbs.kill(target.id, signals.SIGKILL, everything=True)
+            await self._gone(target)
+        outside = self._outside(target)
+        if outside is not None and process.alive(outside):  # with calls of the runtime in it that hang
+
+            def family() -> list[ProcessRef]:
+                table = processtree.read_table()
+                return [table[pid].reference for pid in processtree.members(table, {outside.pid}, 0)]
+
+            await processtree.kill_all(family, io=self._io, timeout=self._kill_time)
+        await super()._kill_rest(replace(target, process=outside))

@@ -1,0 +1,98 @@
+"""One pod for each handler at the same time, in one daemon, while it is killed and restarted."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.proto import cri_pb2
+from tests import leaks
+from tests.component.cri.client import Client
+from tests.daemon import running
+from tests.images.registry import Registry
+from tests.parts.build import directory, program
+
+ROUNDS = 2
+
+
+CAP_SYS_RESOURCE = 24
+
+
+def handlers() -> dict[str, dict[str, Any]]:
+    """Every real runtime that tests have, by the name that the documentation gives it.
+
+    gVisor's shim starts only where it may lower its own OOM score.
+    """
+    found = {
+        "runc": {},
+        "crun": {},
+        "runc-new": {"binary": str(program("runc", "runc"))},
+        "youki": {"binary": str(program("youki", "youki"))},
+        "runsc-cli": {"binary": str(program("runsc", "runsc"))},
+        "shim-runc-v2": {
+            "kind": "shim",
+            "binary": str(program("containerd", "containerd-shim-runc-v2")),
+            "runtime_binary": shutil.which("runc") or "/usr/sbin/runc",
+        },
+        "runsc": {
+            "kind": "shim",
+            "binary": str(program("runsc", "containerd-shim-runsc-v1")),
+            "runtime_binary": str(directory("runsc") / "runsc"),
+        },
+    }
+    held = int(re.search(r"CapEff:\s+(\w+)", Path("/proc/self/status").read_text())[1], 16)  # type: ignore[index]
+    if not held >> CAP_SYS_RESOURCE & 1:
+        del found["runsc"]
+    return found
+
+
+@pytest.fixture
+def client(prepared_machine: None, image_registry: Registry) -> Iterator[Client]:
+    tables = {f"handlers.{name}": table for name, table in handlers().items() if table}
+    with running(image_registry, overrides=tables) as daemon:
+        made = Client(daemon)
+        made.pull()
+        yield made
+        if daemon.process is None:
+            daemon.start()
+        daemon.remove_all_pods()
+        for group in reversed(list(leaks.cgroups())):
+            if f"/{daemon.cgroup_prefix}-pods" in group:
+                Path(group).rmdir()
+
+
+@pytest.mark.timeout(240)
+def test_pods_of_every_handler_live_side_by_side_through_deaths_of_the_daemon(client: Client) -> None:
+    daemon = client.daemon
+    pods = {name: client.run_pod(handler=name) for name in handlers()}
+    stays = {name: client.run(pod, "stays") for name, pod in pods.items()}
+    ends = {
+        name: client.run(pod, "ends", ("sh", "-c", "while [ ! -e /tmp/end ]; do sleep 0.1; done; exit 7"))
+        for name, pod in pods.items()
+    }
+    for round_ in range(ROUNDS):
+        daemon.kill()
+        daemon.start()
+        again = Client(daemon)
+        again.pods = client.pods
+        said = {name: again.exec(container, "echo", f"{round_}") for name, container in stays.items()}
+        assert said == dict.fromkeys(stays, f"{round_}\n")
+    # They end while nobody is there; what each said last is found afterwards.
+    for container in ends.values():
+        request = cri_pb2.ExecSyncRequest(container_id=container, cmd=("touch", "/tmp/end"), timeout=30)
+        daemon.runtime().ExecSync(request, timeout=60)
+    daemon.kill()
+    daemon.start()
+    last = Client(daemon)
+    last.pods = client.pods
+    for container in ends.values():
+        last.stop(container)
+    codes = {name: last.status(container).status.exit_code for name, container in ends.items()}
+    assert codes == dict.fromkeys(ends, 7)
+    states = {name: last.status(container).status.state for name, container in stays.items()}
+    assert states == dict.fromkeys(stays, cri_pb2.CONTAINER_RUNNING)

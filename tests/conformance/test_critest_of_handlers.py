@@ -1,0 +1,87 @@
+"""critest on runtimes that cannot pass all of it: what fails is what is known to, as a page says too."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance import critest
+from tests.conformance.test_critest import EXCLUDED, STREAMING
+from tests.daemon import TREE, running
+from tests.images.registry import Registry
+from tests.parts.build import program
+
+KNOWN: list[dict[str, str]] = tomllib.loads(Path(__file__).with_name("known_failures.toml").read_text())[
+    "failed"
+]
+PAGES = {"youki": "youki.md", "runsc-cli": "runsc.md"}
+LEAST_PASSES = {"youki": 94, "runsc-cli": 83}
+PROGRAMS = {"youki": ("youki", "youki"), "runsc-cli": ("runsc", "runsc")}
+
+
+def known(handler: str) -> set[str]:
+    return {entry["spec"] for entry in KNOWN if entry["handler"] == handler}
+
+
+def outcomes_of(
+    handler: str, registry: Registry, told: Callable[[str], None], *, focus: str = ""
+) -> list[critest.Outcome]:
+    part, binary = PROGRAMS[handler]
+    settings: dict[str, dict[str, Any]] = {f"handlers.{handler}": {"binary": str(program(part, binary))}}
+    # What fails in the middle of mounting leaves its own mounts: they are critest's, and go with its end.
+    with running(registry, environment={}, overrides=settings) as daemon:
+        outcomes = critest.run(daemon.endpoint, handler, skip=[*EXCLUDED, *known(handler)], focus=focus)
+    counts = Counter(outcome.state for outcome in outcomes)
+    told(
+        f"critest {handler}{f', {focus[9:]}' if focus else ''}: {counts['passed']} passed,"
+        f" {counts['failed']} failed, {counts['skipped']} skipped by themselves,"
+        f" {len(known(handler))} known to fail with this runtime"
+    )
+    return outcomes
+
+
+def test_each_known_failure_is_a_spec_with_a_reason_and_stands_on_its_page() -> None:
+    there = critest.specs()
+    pages = {handler: (TREE / "docs" / "handlers" / page).read_text() for handler, page in PAGES.items()}
+    assert [entry for entry in KNOWN if entry["spec"] not in there or not entry["reason"]] == []
+    shown = [entry["spec"].removeprefix("[k8s.io] ") in pages[entry["handler"]] for entry in KNOWN]
+    assert all(shown)
+
+
+@pytest.mark.timeout(600)
+def test_critest_passes_on_youki_but_for_what_is_known(
+    prepared_machine: None, image_registry: Registry, conformance_counts: Callable[[str], None]
+) -> None:
+    outcomes = outcomes_of("youki", image_registry, conformance_counts)
+    assert [f"{o.spec}: {o.message}" for o in outcomes if o.state not in ("passed", "skipped")] == []
+    assert Counter(o.state for o in outcomes)["passed"] >= LEAST_PASSES["youki"]
+
+
+@pytest.mark.timeout(600)
+def test_streaming_passes_on_runsc_by_its_command_line(
+    prepared_machine: None, image_registry: Registry, conformance_counts: Callable[[str], None]
+) -> None:
+    outcomes = outcomes_of("runsc-cli", image_registry, conformance_counts, focus=STREAMING)
+    assert [f"{o.spec}: {o.message}" for o in outcomes if o.state != "passed"] == []
+    assert outcomes
+
+
+@pytest.mark.timeout(900)
+def test_critest_passes_on_runsc_but_for_what_is_known(
+    prepared_machine: None,
+    image_registry: Registry,
+    conformance_counts: Callable[[str], None],
+    pytestconfig: pytest.Config,
+) -> None:
+    if not pytestconfig.getoption("whole_conformance"):
+        pytest.skip(
+            "whole critest on runsc: two minutes, with --whole-conformance; its streaming specs are run"
+        )
+    outcomes = outcomes_of("runsc-cli", image_registry, conformance_counts)
+    assert [f"{o.spec}: {o.message}" for o in outcomes if o.state not in ("passed", "skipped")] == []
+    assert Counter(o.state for o in outcomes)["passed"] >= LEAST_PASSES["runsc-cli"]
