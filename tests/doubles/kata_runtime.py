@@ -1,9 +1,9 @@
 """A kata-runtime 1.x of the tests: its command line and its ways, with crun in place of a virtual machine.
 
-It follows what is known of kata-runtime 1.13 line by line: the verbs and flags it has and lacks, no `features`,
-a sandbox container that must be there before the others, and a pid file that names a `kata-shim` for each
-container, which carries the streams and ends with the status. Signals to that process do not reach the
-container. `install` writes the program; every call is noted in the file `calls` beside it.
+It follows what is known of kata-runtime 1.13 line by line: the verbs and flags it has and lacks, no
+`features`, a sandbox container that must be there before the others, and a pid file that names a `kata-shim`
+for each container, which carries the streams and ends with the status. Signals to that process do not reach
+the container. `install` writes the program; every call is noted in the file `calls` beside it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ inner = ["--root=" + os.path.join(root, "guest")]
 
 def shim():
     # Carries the streams and ends with the container's status; what is asked of it by signals goes nowhere.
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: the container's process becomes its child
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER, for the container's process
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     pid_file = os.path.join(place, "inner-pid")
