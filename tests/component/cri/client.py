@@ -128,6 +128,17 @@ class Client:
         self.start(id_)
         return id_
 
+    def run_up(self, pod: str, name: str = "main", *, mounts: tuple[Any, ...] = (), **wanted: Any) -> str:
+        """`run` a shell that sleeps; returns once it runs, and no longer the runtime in its place."""
+        place = self.daemon.directory / f"up{next(_numbers)}"
+        os.mkfifo(place)
+        place.chmod(0o666)
+        up = cri_pb2.Mount(container_path="/up", host_path=str(place))
+        id_ = self.run(pod, name, ("sh", "-c", "echo >/up; exec sleep 1000"), mounts=(*mounts, up), **wanted)
+        place.read_bytes()
+        place.unlink()
+        return id_
+
     def stop(self, container: str) -> None:
         self.call("StopContainer", cri_pb2.StopContainerRequest(container_id=container, timeout=0))
 

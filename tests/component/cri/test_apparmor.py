@@ -49,7 +49,7 @@ def refusal(client: Client, security: dict[str, Any]) -> tuple[str, str]:
     ],
 )
 def test_the_kernel_shows_the_profile(client: Client, security: dict[str, Any], name: str) -> None:
-    container = client.run(client.run_pod(), security=security)
+    container = client.run_up(client.run_pod(), security=security)
     assert confinement(client, container) == name
 
 

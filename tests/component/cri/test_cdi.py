@@ -86,7 +86,7 @@ def test_every_kind_of_edit_reaches_the_container(
         ],
     }
     write(places["low"], {"0": edits}, additionalGids=[4242])
-    container = client.run(client.run_pod(), cdi_devices=("vendor.com/gpu=0",))
+    container = client.run_up(client.run_pod(), cdi_devices=("vendor.com/gpu=0",))
     pid = client.pid(container)
     root = Path(f"/proc/{pid}/root")
 
@@ -110,7 +110,7 @@ def test_every_kind_of_edit_reaches_the_container(
 def test_an_annotation_asks_as_the_field_does(client: Client, places: dict[str, Path]) -> None:
     write(places["low"], {"0": {"env": ["GPU=0"]}, "1": {"env": ["OTHER=1"]}})
     annotations = {"cdi.k8s.io/plugin_0": "vendor.com/gpu=1,vendor.com/gpu=0"}
-    container = client.run(client.run_pod(), annotations=annotations)
+    container = client.run_up(client.run_pod(), annotations=annotations)
     environment = Path(f"/proc/{client.pid(container)}/environ").read_bytes().split(b"\0")
 
     assert {b"GPU=0", b"OTHER=1"} <= set(environment)
@@ -122,7 +122,7 @@ def test_files_that_come_and_change_count_at_once(client: Client, places: dict[s
     assert refusal(client, pod, cdi_devices=asked)[0] == "INVALID_ARGUMENT"
     for n, place in enumerate(("low", "low", "high")):
         write(places[place], {"0": {"env": [f"TURN={n}"]}})
-        container = client.run(pod, f"turn{n}", cdi_devices=asked)
+        container = client.run_up(pod, f"turn{n}", cdi_devices=asked)
         assert f"TURN={n}".encode() in Path(f"/proc/{client.pid(container)}/environ").read_bytes().split(
             b"\0"
         )

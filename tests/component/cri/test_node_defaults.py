@@ -97,7 +97,7 @@ def test_every_default_reaches_the_kernel(client: Client, told: Path, handler: s
     told.unlink(missing_ok=True)
     pod = client.run_pod(handler=handler, sysctls={"kernel.shm_rmid_forced": "0"})
     device = cri_pb2.Device(host_path="/dev/zero", container_path="/dev/own", permissions="rw")
-    container = client.run(
+    container = client.run_up(
         pod,
         security={"run_as_user": cri_pb2.Int64Value(value=1000)},
         annotations={"hooked": "yes"},

@@ -89,12 +89,8 @@ def test_processes_and_files_belong_to_the_pods_own_users(client: Client) -> Non
     pod = client.run_pod(
         handler=NEW, user_namespace=userns(), sysctls={"net.ipv4.ip_unprivileged_port_start": "80"}
     )
-    command = (
-        "sh",
-        "-c",
-        "touch /made /dev/shm/made && echo 10.0.0.9 more >>/etc/hosts && echo done; exec sleep 1000",
-    )
-    container = client.run(pod, command=command)
+    container = client.run(pod, command=("sh", "-c", "echo done; exec sleep 1000"))
+    client.exec(container, "sh", "-c", "touch /made /dev/shm/made && echo 10.0.0.9 more >>/etc/hosts")
     pid = client.pid(container)
     own = Path(f"/proc/{pid}/ns/user").stat().st_ino
 
@@ -114,18 +110,19 @@ def test_processes_and_files_belong_to_the_pods_own_users(client: Client) -> Non
     assert {path: (upper / path).stat().st_uid for path in ("", "made")} == {"": FIRST, "made": FIRST}
     assert client.exec(container, "stat", "-c", "%u:%g", "/bin/busybox", "/made", "/") == "0:0\n" * 3
     assert client.exec(container, "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start") == "80\n"
-    log = client.daemon.directory / "logs" / client.pods[pod].metadata.name / "main.log"
-    assert log.read_text().endswith("stdout F done\n")
     request = cri_pb2.ContainerStatsRequest(container_id=container)
     assert client.call("ContainerStats", request).stats.memory.working_set_bytes.value > 0
     status = client.call("PodSandboxStatus", cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod)).status
     assert status.linux.namespaces.options.userns_options == userns()
+    client.stop(container)  # then the log is whole
+    log = client.daemon.directory / "logs" / client.pods[pod].metadata.name / "main.log"
+    assert log.read_text().endswith("stdout F done\n")
 
 
 def test_another_user_of_the_image_is_shifted_too(client: Client) -> None:
     pod = client.run_pod(handler=NEW, user_namespace=userns())
     uid = cri_pb2.Int64Value(value=1000)
-    container = client.run(pod, security={"run_as_user": uid, "supplemental_groups": [4000]})
+    container = client.run_up(pod, security={"run_as_user": uid, "supplemental_groups": [4000]})
     status = Path(f"/proc/{client.pid(container)}/status").read_text()
     lines = {line.partition(":")[0]: line.split()[1:] for line in status.splitlines()}
 
