@@ -38,6 +38,7 @@ from tests.daemon import Daemon, toml
 from tests.fault.faults import Faults
 from tests.images import catalogue
 from tests.images.registry import Registry, write_hosts
+from tests.parts.build import program
 
 REALM = "kubelet"
 _PATIENCE = 5.0  # seconds that the kernel, and whoever reaps orphans, may take with what nobody holds
@@ -159,6 +160,14 @@ def unaccounted(things: Iterable[str], ids: Iterable[str], attached: int) -> lis
     return sorted(extra - set(ports[:attached]) - layers)
 
 
+def settings_of(handler: str) -> dict[str, dict[str, str]]:
+    """The tables that a handler needs which is not found on PATH."""
+    if handler != "shim-runc-v2":
+        return {}
+    shim = program("containerd", "containerd-shim-runc-v2")
+    return {f"handlers.{handler}": {"kind": "shim", "binary": str(shim)}}
+
+
 @contextlib.contextmanager
 def rigged(registry: Registry, *, handler: str = "runc") -> Iterator[Rig]:
     """A rig whose directories exist; at the end whatever is left of it is taken away by force."""
@@ -168,6 +177,7 @@ def rigged(registry: Registry, *, handler: str = "runc") -> Iterator[Rig]:
         for name in ("net.d", "certs.d"):
             (own.directory / name).mkdir()
         write_hosts(own.certs_dir, registry)
+        own.overrides = settings_of(handler)
         settings = own.settings()
         settings["containers"] = {"kill_timeout": "3s", "runtime_timeout": "20s"}
         own.config_file.write_text(toml(settings))

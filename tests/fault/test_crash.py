@@ -11,7 +11,7 @@ import pytest
 from tests.daemon import Daemon
 from tests.fault import cri
 from tests.fault.report import note
-from tests.fault.rig import Rig, settled, unaccounted
+from tests.fault.rig import Rig, settings_of, settled, unaccounted
 from tests.fault.scenes import VERBS
 
 LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
@@ -20,12 +20,13 @@ NEVER = 0
 Look = Callable[[], frozenset[str]]
 
 
-@pytest.mark.parametrize("handler", ["runc", "crun"])
+@pytest.mark.parametrize("handler", ["runc", "crun", "shim-runc-v2"])
 def test_after_a_kill_at_any_durable_write_records_and_machine_agree_and_retries_succeed(
     daemon: Daemon, stride: int, handler: str
 ) -> None:
     rig = Rig(own=daemon)
     daemon.program = _program(NEVER, rig)
+    daemon.overrides = settings_of(handler)
     daemon.restart()
     cri.pull(daemon)
     bystander = cri.Life(daemon=daemon, name="bystander", script=cri.NUMBERS, handler=handler)
