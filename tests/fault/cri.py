@@ -25,6 +25,7 @@ class Life:
     name: str
     script: str = WAITS
     handler: str = "runc"
+    first_id: int = 0  # of the pod's own user namespace on the host; 0 is none
     pod_id: str = ""
     container_id: str = ""
     config: Any = field(init=False)
@@ -34,6 +35,10 @@ class Life:
         log_directory = self.daemon.directory / "logs" / self.name
         log_directory.mkdir(parents=True, exist_ok=True)
         options = cri.NamespaceOption(pid=cri.CONTAINER)
+        if self.first_id:
+            mapping = [cri.IDMapping(host_id=self.first_id, container_id=0, length=65536)]
+            own = cri.UserNamespace(mode=cri.POD, uids=mapping, gids=mapping)
+            options.userns_options.CopyFrom(own)
         self.config = cri.PodSandboxConfig(
             metadata=cri.PodSandboxMetadata(name=self.name, namespace="fault", uid=self.name, attempt=0),
             log_directory=str(log_directory),

@@ -162,6 +162,8 @@ def unaccounted(things: Iterable[str], ids: Iterable[str], attached: int) -> lis
 
 def settings_of(handler: str) -> dict[str, dict[str, str]]:
     """The tables that a handler needs which is not found on PATH."""
+    if handler == "runc-new":
+        return {f"handlers.{handler}": {"binary": str(program("runc", "runc"))}}
     if handler != "shim-runc-v2":
         return {}
     shim = program("containerd", "containerd-shim-runc-v2")
