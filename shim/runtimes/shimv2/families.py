@@ -58,7 +58,6 @@ FAMILIES: Final = (
             "log.json",
             "options.json",
             "runtime",
-            "work",
             "address",
             "[0-9]*",
         ),

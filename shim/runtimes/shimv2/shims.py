@@ -48,6 +48,7 @@ _SHUTDOWN_TIME: Final = 5.0
 _KILL_TIME: Final = 5.0
 _ANY_STATUS: Final = range(-128, 256)
 _LINKS: Final = "bundles"
+_SMALL: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +153,13 @@ class Shims:
         if not await self._blocking(link.is_dir):
             return None
         settings = self._settings
-        argv = bootstrap.arguments(settings.program, target.id, "delete", bundle=link, events=settings.events)
-        result = await self._run(argv, "delete", target.id, directory=link, stdin=None)
+        # `delete` unmounts the bundle's root file system too, which is not the shim's: it gets a likeness.
+        likeness = settings.directory / key / "dead" / target.id
+        await self._blocking(lambda: _copy_files(link, likeness))
+        argv = bootstrap.arguments(
+            settings.program, target.id, "delete", bundle=likeness, events=settings.events
+        )
+        result = await self._run(argv, "delete", target.id, directory=likeness, stdin=None)
         if result.returncode != 0:
             raise self._failed("delete", target.id, result.stdout + result.stderr, result.returncode)
         answer = bootstrap.parse_deleted(result.stdout)
@@ -373,6 +379,15 @@ class Shims:
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         return await in_executor(self._io, work)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """The small files of a bundle, by which a shim's program knows what it left."""
+    with files.writing("likeness of a bundle", target):
+        files.make_private_directory(target)
+        for path in source.iterdir():
+            if path.is_file() and not path.is_symlink() and path.stat().st_size <= _SMALL:
+                files.write_atomic(target / path.name, path.read_bytes())
 
 
 def _link(path: Path, target: Path) -> None:
