@@ -153,7 +153,8 @@ def parse_log(data: bytes) -> str:
             fields = entry.get("fields")  # youki logs through Rust's tracing, which nests the message
             if not message and isinstance(fields, dict):
                 message = fields.get("message", "")
-            words = str(message) or words
+            # youki's may end with the addresses of its stack
+            words = str(message).partition("\n\nStack backtrace:")[0] or words
     return words
 
 
@@ -168,7 +169,7 @@ def plain_words(output: bytes) -> str:
 
 _PROGRAM: Final = re.compile(
     r"executable file .* not found"  # runc, crun: looked up on the container's PATH
-    r"|executable .* not found in \$PATH"  # youki
+    r"|executable .* not found in \$PATH|executable .* does not have correct permissions"  # youki
     r'|exec: ".*": (?:stat .*: )?(?:no such file or directory|permission denied|is a directory'
     r"|not a directory|exec format error|too many levels of symbolic links)"  # runc
     r"|open executable: "  # crun: there, but not a file that may be executed
@@ -183,6 +184,7 @@ _PROGRAM: Final = re.compile(
 _ABSENT: Final = re.compile(
     r"container (?:.* )?does not exist"  # runc, youki
     r"|error opening file `.*/status`: No such file or directory"  # crun
+    r"|container state directory does not exist"  # youki
     r"|loading (?:container|sandbox): file does not exist"  # runsc
 )
 _NOT_RUNNING: Final = re.compile(
@@ -190,6 +192,7 @@ _NOT_RUNNING: Final = re.compile(
     r"|the container `.*` is not running|container not running|cannot start an already running container"
     r"|cannot start a container that has stopped|container is not in created state"
     r"|cannot exec a container that has stopped"
+    r"|incompatible container status: `(?:Created|Running|Stopped)`"  # youki
     r"|sandbox is not running|container \".*\" not started"  # runsc
     r"|cannot (?:start|execute in) container \".*\" in state (?:running|stopped|created)",
     re.IGNORECASE,

@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 _KILL_TIME: Final = 5.0
 _CLOCK_SLACK: Final = 1.0
+RUNTIME_FAILED: Final = 255  # the status of an exec that the runtime could not carry out, with a logged error
 AFTERMATH: Final = 1.0
 """Seconds for the runtime to end and for pipes to close after everything that held them was killed."""
 
@@ -176,7 +177,8 @@ class Launches:
     async def check(self, running: Launch, status: int, stderr: bytes = b"") -> None:
         """Whether there was a process whose status this is. Raises what kept the runtime from starting it."""
         started, words = self._findings(running)
-        if not started or status < 0:
+        # youki writes the pid file before it knows whether there is such a program
+        if not started or status < 0 or (words and status == RUNTIME_FAILED):
             said = words or commandline.plain_words(stderr) or "the process was not started"
             raise commandline.failure(self._runtime, running.target.id, "exec", said, status=status)
 

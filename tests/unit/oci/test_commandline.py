@@ -77,6 +77,10 @@ def test_the_last_error_of_a_log_counts() -> None:
     assert commandline.parse_log(b'{"level":"ERROR","fields":{"message":"nested"}}') == "nested"
     assert commandline.parse_log(b'{"level":"error","msg":"bad \xff"}') == "bad �"
     assert commandline.parse_log(b"") == ""
+    youki = (
+        b'{"level":"ERROR","message":"no\\n\\nCaused by:\\n    it\\n\\nStack backtrace:\\n   0: <unknown>"}'
+    )
+    assert commandline.parse_log(youki) == "no\n\nCaused by:\n    it"
 
 
 @pytest.mark.parametrize("sample", json.loads(Path("tests/golden/runtimes/words.json").read_text()))
