@@ -198,3 +198,4 @@ class DaemonInfo:
     state_directory: str
     run_directory: str
     realms: Mapping[str, tuple[str, ...]]  # name -> paths of its CRI sockets
+    streaming_certificate: bytes = b""  # DER; empty without TLS

@@ -169,6 +169,7 @@ class Server:
                 KUBELET_REALM: tuple(map(str, settings.listen)),
                 RUN_REALM: (str(settings.run_socket),),
             },
+            streaming_certificate=self._streams.certificate(),
         )
 
 

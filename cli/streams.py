@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import signal
 import ssl
@@ -27,6 +26,8 @@ from oci.errors import Busy, Internal
 _VERSION = WEBSOCKET["v5.channel.k8s.io"]
 _READ = 32 * 1024
 _CONNECT_TIMEOUT = 10.0
+_CLIENT_CA = "with streaming.tls.client_ca only clients with a certificate are let in, and crisp has none"
+_CLOSED_TLS = f"closed the connection; {_CLIENT_CA}"
 
 Notice = Callable[[str], None]
 
@@ -40,32 +41,49 @@ class Connected:
     first: bytes
 
 
-async def _connect(url: str, protocols: tuple[str, ...], *, websocket: bool) -> Connected:
+async def _connect(url: str, protocols: tuple[str, ...], *, websocket: bool, certificate: bytes) -> Connected:
     opening = Opening(url, protocols, websocket=websocket)
+    named = f"streaming server {opening.host}:{opening.port}"
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             reader, writer = await asyncio.open_connection(
-                opening.host, opening.port, ssl=_trust(opening.host) if opening.tls else None
+                opening.host, opening.port, ssl=_any_certificate() if opening.tls else None
             )
+            if opening.tls and _shown(writer) != certificate:  # before the URL is told
+                writer.transport.abort()
+                raise Internal(
+                    f"{named}: shows another certificate than the daemon's;"
+                    " if it was replaced just now, try again, else something else answers there"
+                )
             writer.write(opening.request())
             answer = None
             while answer is None:
-                answer = opening.receive(await reader.read(_READ))
+                data = await reader.read(_READ)
+                if not data and opening.tls:
+                    raise ConnectionResetError(_CLOSED_TLS)
+                answer = opening.receive(data)
+    except ssl.SSLError as error:
+        raise Internal(f"{named}: TLS: {error.reason or error}; {_CLIENT_CA}") from error
     except (OSError, TimeoutError) as error:
-        raise Busy(f"streaming server {opening.host}:{opening.port}: {error or 'no answer'}") from error
+        raise Busy(f"{named}: {error or 'no answer'}") from error
     if answer.status != 101:
         writer.close()
         raise Internal(f"streaming server: refused with {answer.status}: {answer.text}")
     return Connected(reader, writer, opening.rest())
 
 
-def _trust(host: str) -> ssl.SSLContext:
-    """Of this machine itself no proof is asked: the URL came over the daemon's own socket."""
+def _any_certificate() -> ssl.SSLContext:
+    """Takes every certificate: it is compared with what the daemon told over its own socket."""
     context = ssl.create_default_context()
-    if ipaddress.ip_address(host).is_loopback:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _shown(writer: asyncio.StreamWriter) -> bytes:
+    """DER."""
+    encrypted: ssl.SSLObject = writer.get_extra_info("ssl_object")
+    return encrypted.getpeercert(binary_form=True) or b""
 
 
 @contextlib.contextmanager
@@ -82,9 +100,12 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-async def converse(url: str, wanted: Wanted, *, detach: bytes = b"") -> Outcome | None:
-    """One exec or attach to its end; None when the user has detached. Raises Busy, Internal."""
-    connected = await _connect(url, (_VERSION.name,), websocket=True)
+async def converse(url: str, wanted: Wanted, *, certificate: bytes, detach: bytes = b"") -> Outcome | None:
+    """One exec or attach to its end; None when the user has detached. Raises Busy, Internal.
+
+    `certificate` is the only one that is taken from the server, DER.
+    """
+    connected = await _connect(url, (_VERSION.name,), websocket=True, certificate=certificate)
     with raw_terminal(wanted.tty):
         session = _Session(connected, wanted, DetachKeys(detach))
         try:
@@ -185,9 +206,9 @@ class _Session:
         stream.buffer.flush()
 
 
-async def forward(url: str, ports: dict[int, int], *, address: str, say: Notice) -> None:
+async def forward(url: str, ports: dict[int, int], *, certificate: bytes, address: str, say: Notice) -> None:
     """Listen at local ports (local -> the pod's, 0 takes a free one) until cancelled or ended."""
-    connected = await _connect(url, ForwardClient.protocols, websocket=False)
+    connected = await _connect(url, ForwardClient.protocols, websocket=False, certificate=certificate)
     try:
         await _Forwarding(connected, say).run(ports, address)
     finally:

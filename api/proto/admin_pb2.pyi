@@ -76,6 +76,7 @@ class DaemonResponse(_message.Message):
     RUN_DIRECTORY_FIELD_NUMBER: _builtins.int
     REALMS_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
+    STREAMING_CERTIFICATE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     pid: _builtins.int
     started_at: _builtins.int
@@ -85,6 +86,8 @@ class DaemonResponse(_message.Message):
     run_directory: _builtins.str
     resident_bytes: _builtins.int
     """Memory that the daemon holds now, in bytes."""
+    streaming_certificate: _builtins.bytes
+    """The certificate that the streaming server shows to who connects now, DER; empty without TLS."""
     @_builtins.property
     def realms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Realm]: ...
     def __init__(
@@ -98,10 +101,11 @@ class DaemonResponse(_message.Message):
         run_directory: _builtins.str = ...,
         realms: _abc.Iterable[Global___Realm] | None = ...,
         resident_bytes: _builtins.int = ...,
+        streaming_certificate: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid", "ready_at", b"ready_at", "realms", b"realms", "resident_bytes", b"resident_bytes", "run_directory", b"run_directory", "started_at", b"started_at", "state_directory", b"state_directory", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid", "ready_at", b"ready_at", "realms", b"realms", "resident_bytes", b"resident_bytes", "run_directory", b"run_directory", "started_at", b"started_at", "state_directory", b"state_directory", "streaming_certificate", b"streaming_certificate", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

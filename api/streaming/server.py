@@ -92,6 +92,10 @@ class StreamingServer:
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://{host}:{self._port}/{kind.value}/{token}"
 
+    def certificate(self) -> bytes:
+        """What is shown to who connects now, DER; b"" without TLS."""
+        return b"" if self._tls is None else self._tls.certificate()
+
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._unclaimed >= MAX_UNCLAIMED:
             writer.transport.abort()

@@ -53,6 +53,7 @@ class Tls:
         self._address = address
         self._today = today
         self._context: ssl.SSLContext | None = None
+        self._certificate = b""
         self._seen: tuple[object, ...] = ()
         self._renew: datetime.datetime | None = None
 
@@ -74,6 +75,11 @@ class Tls:
             log.warning("streaming: the new TLS files are not used", extra={"error": str(error)})
         return self._context
 
+    def certificate(self) -> bytes:
+        """The server's own certificate in `context`, DER. Raises as that does."""
+        self.context()
+        return self._certificate
+
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = _VERSIONS[self._files.minimum]
@@ -81,6 +87,7 @@ class Tls:
         with self._pair() as (certificate, key, named):
             try:
                 context.load_cert_chain(certificate, key, password=_no_password)
+                shown = _first_certificate(Path(certificate).read_text(errors="replace"))
             except (OSError, ValueError) as error:
                 raise BadInput(f"streaming.tls: {named}: {_reason(error)}") from error
         authority = self._files.client_ca
@@ -90,6 +97,7 @@ class Tls:
                 context.load_verify_locations(authority)
             except OSError as error:
                 raise BadInput(f"streaming.tls.client_ca {authority}: {_reason(error)}") from error
+        self._certificate = shown
         return context
 
     @contextlib.contextmanager
@@ -144,6 +152,12 @@ def self_made(address: str, host: str, now: datetime.datetime) -> bytes:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return private + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _first_certificate(text: str) -> bytes:
+    """DER of the first in a PEM file, which is the server's own: those after it lead to its authority."""
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    return ssl.PEM_cert_to_DER_cert(begin + text.partition(begin)[2].partition(end)[0] + end)
 
 
 def _state(path: Path) -> object:

@@ -34,6 +34,7 @@ def daemon(info: DaemonInfo, *, resident: int) -> admin_pb2.DaemonResponse:
         run_directory=info.run_directory,
         realms=[admin_pb2.Realm(name=name, sockets=sockets) for name, sockets in info.realms.items()],
         resident_bytes=resident,
+        streaming_certificate=info.streaming_certificate,
     )
 
 

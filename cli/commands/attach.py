@@ -52,7 +52,8 @@ def attach(
         stdout=wanted.stdout,
         stderr=wanted.stderr,
     )
-    outcome = asyncio.run(converse(runtime.Attach(request, timeout=READ_TIMEOUT).url, wanted, detach=keys))
+    url = runtime.Attach(request, timeout=READ_TIMEOUT).url
+    outcome = asyncio.run(converse(url, wanted, certificate=here.daemon.streaming_certificate, detach=keys))
     if outcome is None:
         note(f"{target.name} goes on")
     elif isinstance(outcome, Failed):

@@ -15,7 +15,8 @@ from cli.session import READ_TIMEOUT
 from oci.errors import BadInput, Internal
 
 if TYPE_CHECKING:
-    from api.client import Client
+    from cli.names import Target
+    from cli.session import Session
 
 EVERYTHING_AFTER = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 """Options end at the first argument: what follows belongs to the command in the container."""
@@ -48,7 +49,7 @@ def execute(
     if stdin or terminal:
         if timeout:
             raise BadInput("--timeout: not together with -i or -t; end the command itself")
-        _stream(here.realm(target.realm), target.id, command, stdin=stdin, terminal=terminal)
+        _stream(here, target, command, stdin=stdin, terminal=terminal)
     done = here.realm(target.realm).runtime.ExecSync(
         cri_pb2.ExecSyncRequest(container_id=target.id, cmd=command, timeout=timeout),
         timeout=timeout + 30 if timeout else None,
@@ -63,21 +64,22 @@ def execute(
     raise typer.Exit(done.exit_code & 0xFF)
 
 
-def _stream(client: Client, container: str, command: list[str], *, stdin: bool, terminal: bool) -> NoReturn:
+def _stream(here: Session, target: Target, command: list[str], *, stdin: bool, terminal: bool) -> NoReturn:
     from api.proto import cri_pb2
     from api.streaming.channels import Failed, Wanted
     from cli.streams import converse
 
     wanted = Wanted(stdin=stdin, stdout=True, stderr=not terminal, tty=terminal)
     request = cri_pb2.ExecRequest(
-        container_id=container,
+        container_id=target.id,
         cmd=command,
         tty=wanted.tty,
         stdin=wanted.stdin,
         stdout=wanted.stdout,
         stderr=wanted.stderr,
     )
-    outcome = asyncio.run(converse(client.runtime.Exec(request, timeout=READ_TIMEOUT).url, wanted))
+    url = here.realm(target.realm).runtime.Exec(request, timeout=READ_TIMEOUT).url
+    outcome = asyncio.run(converse(url, wanted, certificate=here.daemon.streaming_certificate))
     if outcome is None or isinstance(outcome, Failed):
         raise Internal(outcome.message if outcome is not None else "detached")
     raise typer.Exit((outcome.code or 0) & 0xFF)

@@ -42,7 +42,8 @@ def port_forward(
     pod = target.pod.id if target.pod is not None else target.container.pod_id  # type: ignore[union-attr]
     request = cri_pb2.PortForwardRequest(pod_sandbox_id=pod, port=sorted(set(pairs.values())))
     url = here.realm(target.realm).runtime.PortForward(request, timeout=READ_TIMEOUT).url
-    asyncio.run(forward(url, pairs, address=address, say=note))
+    certificate = here.daemon.streaming_certificate
+    asyncio.run(forward(url, pairs, certificate=certificate, address=address, say=note))
 
 
 def parse_ports(text: str) -> tuple[int, int]:
