@@ -1,0 +1,100 @@
+"""What kubelet does to a pod over its life: rotated logs, probes that hang, events instead of looking
+again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import leaks
+from tests.daemon import Daemon, running
+from tests.images.registry import Registry
+from tests.kubelet import kubelet
+from tests.kubelet.kubelet import IDLE, NODE, pod, sh
+
+LINES = 20000
+
+
+@pytest.fixture
+def own_daemon(prepared_machine: None, image_registry: Registry) -> Iterator[Daemon]:
+    with running(image_registry, environment={}) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def leak_scope() -> leaks.Scope:
+    return leaks.Scope()
+
+
+def test_a_log_that_kubelet_rotates_while_it_grows_loses_no_line(own_daemon: Daemon) -> None:
+    settings = {
+        "containerLogMaxSize": "200Ki",
+        "containerLogMaxFiles": 50,
+        "containerLogMonitorInterval": "3s",
+    }
+    script = f"""
+        n=0
+        while [ $n -lt {LINES} ]; do
+            n=$((n+1)); echo line $n
+            [ $((n % 200)) != 0 ] || sleep 0.1
+        done
+        {IDLE}
+    """
+    with kubelet.running(own_daemon.endpoint, systemd=own_daemon.systemd_cgroups(), settings=settings) as own:
+        own.apply(pod("talks", sh("main", script)))
+        own.until_ready("talks")
+        (directory,) = (own.directory / "pod-logs").glob(f"default_talks-{NODE}_*/main")
+
+        def files() -> list[Path]:
+            return sorted(directory.iterdir(), key=lambda path: (path.name == "0.log", path.name))
+
+        def numbers() -> list[int]:
+            texts = [_text(path) for path in files()]
+            return [int(number) for text in texts for number in re.findall(r" F line (\d+)\n", text)]
+
+        own.until(lambda: f"line {LINES}\n" in _text(directory / "0.log"), "the last line is written")
+        own.until(lambda: len(files()) > 2, "the log was rotated")
+        assert numbers() == list(range(1, LINES + 1))
+
+
+def _text(path: Path) -> str:
+    """A log's text; kubelet compresses all rotated ones but the latest."""
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+
+
+def test_probes_that_never_answer_leave_no_process_behind(own_daemon: Daemon) -> None:
+    """A readiness probe may fail for ever: the pod is not ready, and nothing else comes of it."""
+    probe = {
+        "exec": {"command": ["sh", "-c", "sleep 1000 & sleep 1000"]},
+        "periodSeconds": 1,
+        "timeoutSeconds": 1,
+    }
+    with kubelet.running(own_daemon.endpoint, systemd=own_daemon.systemd_cgroups()) as own:
+        own.apply(pod("hangs", sh("main", IDLE, readinessProbe=probe)))
+        own.until(lambda: "running" in own.container("hangs", "main").get("state", {}), "the container runs")
+
+        def tries() -> int:
+            return len(re.findall(r"ExecSync code=DEADLINE_EXCEEDED|method=ExecSync code=", own_daemon.log))
+
+        own.until(lambda: tries() >= 10, "ten probes have hung")
+        # One may be at work, with its shell and two sleeps.
+        sleeping = own.run("hangs", "main", "ps", "-o", "args").count("sleep 1000")
+        assert sleeping <= 4, sleeping
+        assert own.container("hangs", "main")["ready"] is False
+
+
+def test_with_events_instead_of_looking_again_an_end_is_seen_at_once(own_daemon: Daemon) -> None:
+    gates = {"featureGates": {"EventedPLEG": True}}
+    with kubelet.running(own_daemon.endpoint, systemd=own_daemon.systemd_cgroups(), settings=gates) as own:
+        ends = sh("main", "sleep 1; exit 7")
+        own.apply(pod("told", ends, sh("other", IDLE), restartPolicy="Never"))
+        own.until(lambda: "terminated" in own.container("told", "main").get("state", {}), "main has ended")
+        assert own.container("told", "main")["state"]["terminated"]["exitCode"] == 7
+        own.until(lambda: "running" in own.container("told", "other").get("state", {}), "other runs")
+        assert "GetContainerEvents" in own_daemon.log
