@@ -27,7 +27,6 @@ _VERSION = WEBSOCKET["v5.channel.k8s.io"]
 _READ = 32 * 1024
 _CONNECT_TIMEOUT = 10.0
 _CLIENT_CA = "with streaming.tls.client_ca only clients with a certificate are let in, and crisp has none"
-_CLOSED_TLS = f"closed the connection; {_CLIENT_CA}"
 
 Notice = Callable[[str], None]
 
@@ -60,12 +59,14 @@ async def _connect(url: str, protocols: tuple[str, ...], *, websocket: bool, cer
             while answer is None:
                 data = await reader.read(_READ)
                 if not data and opening.tls:
-                    raise ConnectionResetError(_CLOSED_TLS)
+                    raise ConnectionResetError("closed the connection")
                 answer = opening.receive(data)
     except ssl.SSLError as error:
         raise Internal(f"{named}: TLS: {error.reason or error}; {_CLIENT_CA}") from error
     except (OSError, TimeoutError) as error:
-        raise Busy(f"{named}: {error or 'no answer'}") from error
+        # A server that turns a client away says so in TLS, but its reset can come first.
+        away = opening.tls and isinstance(error, ConnectionResetError | BrokenPipeError)
+        raise Busy(f"{named}: {str(error) or 'no answer'}{f'; {_CLIENT_CA}' if away else ''}") from error
     if answer.status != 101:
         writer.close()
         raise Internal(f"streaming server: refused with {answer.status}: {answer.text}")
