@@ -115,8 +115,14 @@ def _ends(process: int) -> bool:
 
 def _lines(log: Path) -> list[str]:
     """What the container has said, of a log in CRI's format; a last line may be half written."""
-    whole = log.read_text().rpartition("\n")[0]
-    return [line.split(" ", 3)[3] for line in whole.splitlines()]
+    said, half = [], ""
+    for line in log.read_text().rpartition("\n")[0].splitlines():
+        _, _, tag, text = line.split(" ", 3)
+        half += text
+        if tag == "F":  # the monitor cuts a line where its buffer ends
+            said.append(half)
+            half = ""
+    return said
 
 
 def _ticks(log: Path) -> list[int]:
