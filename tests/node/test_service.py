@@ -123,7 +123,7 @@ def test_the_scope_of_a_container_is_systemds_own(container: str) -> None:
     (scope,) = Path("/sys/fs/cgroup").rglob(f"crisp-{container}.scope")
     assert scope.parent.name == "kubepods-besteffort-podsteady.slice"
     assert run("systemctl", "is-active", scope.name).strip() == "active"
-    monitors = Path("/sys/fs/cgroup/crisp-monitors.slice")
+    monitors = Path("/sys/fs/cgroup/crisp.slice/crisp-monitors.slice")
     assert any(path.read_text().strip() for path in monitors.rglob("cgroup.procs"))
 
 
