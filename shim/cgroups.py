@@ -177,6 +177,14 @@ class Cgroups:
         if stuck:
             raise Internal(f"removing the cgroup {path}: {'; '.join(stuck)}")
 
+    def is_empty(self, path: str) -> bool:
+        """Whether no process lives in a cgroup or below it.
+
+        Does not wait: the kernel has the lists in memory, and a thread would take longer to begin.
+        """
+        root = self.hierarchies.listing()
+        return root is None or not _references(_below(root, path))
+
     async def kill_everything(self, path: str, *, timeout: float, number: int = signal.SIGKILL) -> list[int]:  # noqa: ASYNC109 - the answer tells
         """Kill every process in a cgroup and below until none is left; those that remain after `timeout`.
 

@@ -1,7 +1,7 @@
 """The end of containers: the driver's event becomes a record, and those who wait for it are told.
 
 One instance a daemon. An end that could not be recorded, on a full disk say, is kept here and recorded later:
-nobody tells of it twice.
+nobody tells of it twice. One that the next life would find again is announced before it is on the disk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shim.containers.lookup import has_process
 from shim.containers.target import target
 from shim.lifecycle.table import ContainerEvent, PodEvent, next_container_state, next_pod_state
 from shim.node import Node
-from shim.records import ContainerRecord, PodState
+from shim.records import ContainerRecord, ContainerState, PodState
 from shim.runtimes.driver import Exit
 from shim.state.store import Change
 
@@ -37,6 +37,7 @@ class Exits:
         self._ended: dict[ContainerId, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._owed: dict[str, tuple[Work, CrispError]] = {}
+        self._unsaved: set[str] = set()  # their ends can be seen already
         self._listeners: list[Callable[[], None]] = []
         self._closed = False
         node.store.subscribe(self._changed)
@@ -60,11 +61,13 @@ class Exits:
         task.add_done_callback(self._tasks.discard)
 
     async def ended(self, id_: ContainerId) -> None:
-        """Return when the container has no process any more, as its record says.
+        """Return when the container has no process any more, as its record says, on the disk too.
 
         Raises why its end could not be recorded.
         """
-        while (record := self._node.store.containers.get(id_)) is not None and has_process(record):
+        while (record := self._node.store.containers.get(id_)) is not None and (
+            has_process(record) or id_ in self._unsaved
+        ):
             if id_ in self._owed:
                 raise self._owed[id_][1]
             await self._ended.setdefault(id_, asyncio.Event()).wait()
@@ -91,9 +94,15 @@ class Exits:
         record = change.after if change.after is not None else change.before
         if not isinstance(record, ContainerRecord):
             return
-        if change.after is None or not has_process(record):
-            self._owed.pop(record.id, None)
-            self._tell(record.id)
+        if not change.durable:
+            self._unsaved.add(record.id)
+        elif change.after is None or not has_process(record):
+            self._saved(record.id)
+
+    def _saved(self, id_: str) -> None:
+        self._unsaved.discard(id_)
+        self._owed.pop(id_, None)
+        self._tell(id_)
 
     def _tell(self, id_: str) -> None:
         event = self._ended.pop(ContainerId(id_), None)
@@ -113,8 +122,16 @@ class Exits:
     async def _record(self, id_: ContainerId, exit_: Exit) -> None:
         async with self._node.operations.exclusive(("container", id_)):
             record = self._node.store.containers.get(id_)
-            if record is not None and has_process(record):
-                await record_exit(self._node, record, exit_)
+            if record is None:
+                return
+            if has_process(record):
+                record = _ended(record, exit_)
+            elif id_ not in self._unsaved:
+                return
+            await self._node.store.put(record, proven=exit_.kept)
+            self._saved(id_)
+            if record.state is ContainerState.EXITED:
+                await _give_back(self._node, record)
 
     async def _pod_died(self, id_: PodId) -> None:
         async with self._node.operations.exclusive(("pod", id_)):
@@ -126,21 +143,28 @@ class Exits:
 
 async def record_exit(node: Node, record: ContainerRecord, exit_: Exit) -> ContainerRecord:
     """Make the record EXITED and give back what the runtime holds. The caller holds the container's lock."""
-    after = replace(
-        exited(record, exit_),
-        state=next_container_state(record.state, ContainerEvent.EXIT, name=f"container {record.id}"),
-    )
+    after = _ended(record, exit_)
     await node.store.put(after)
+    return await _give_back(node, after)
+
+
+def _ended(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
+    state = next_container_state(record.state, ContainerEvent.EXIT, name=f"container {record.id}")
+    return replace(exited(record, exit_), state=state)
+
+
+async def _give_back(node: Node, record: ContainerRecord) -> ContainerRecord:
+    """Only once the end is on the disk: until then the runtime's files are what tells of it."""
     log.info(
         "container ended",
-        extra={"container": record.id, "exit_code": after.exit_code, "reason": after.reason},
+        extra={"container": record.id, "exit_code": record.exit_code, "reason": record.reason},
     )
     try:
-        return await release_runtime(node, after)
+        return await release_runtime(node, record)
     except CrispError as error:
         # The exit itself is recorded; the janitor, or RemoveContainer, does the rest.
         log.warning("runtime state not removed", extra={"container": record.id, "error": str(error)})
-        after = replace(after, fault=f"runtime: {error}")
+        after = replace(record, fault=f"runtime: {error}")
         await node.store.put(after)
         return after
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,11 +21,15 @@ from shim.rootfs import Rootfs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a container's first process ended. `code` is 128 + n after signal n; None when it was lost."""
+    """How a container's first process ended. `code` is 128 + n after signal n; None when it was lost.
+
+    `kept` says that `adopt` would tell the same after a restart, as long as the container is not deleted.
+    """
 
     code: int | None
     finished_at: int
     oom_killed: bool = False
+    kept: bool = field(default=False, compare=False)
 
 
 class Status(Enum):

@@ -61,6 +61,11 @@ def was_oom_killed(cgroups: Cgroups, target: Target, files: MonitorFiles) -> boo
         kills = cgroups.oom_kills(target.cgroup)
         if kills is not None:
             return kills > 0
+    return oom_noted(files)
+
+
+def oom_noted(files: MonitorFiles) -> bool:
+    """Whether conmon says that a process was killed for want of memory. Blocking."""
     return (files.persist / "oom").exists() or (files.bundle / "oom").exists()
 
 
@@ -244,6 +249,8 @@ class ExitWatch:
         if not target.cgroup:
             return
         try:
+            if self._cgroups.is_empty(target.cgroup):
+                return
             left = await self._cgroups.kill_everything(target.cgroup, timeout=self._drain)
         except (CrispError, OSError) as error:
             log.error("survivors are not killed", extra={"container": target.id, "error": str(error)})
@@ -255,11 +262,10 @@ class ExitWatch:
         files = self.files(target)
         found = read_exit(files)
         code, finished_at = found if found is not None else (None, died_at or time.time_ns())
-        return Exit(
-            code=code,
-            finished_at=finished_at,
-            oom_killed=was_oom_killed(self._cgroups, target, files),
-        )
+        oom = was_oom_killed(self._cgroups, target, files)
+        # With systemd the cgroup goes by itself, and then only conmon's file is left to tell.
+        kept = found is not None and oom == oom_noted(files)
+        return Exit(code=code, finished_at=finished_at, oom_killed=oom, kept=kept)
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, work)

@@ -1,7 +1,8 @@
 """The records of one daemon: read from memory, written through one thread, each change numbered.
 
 `put` and `delete` return once the change is durable; memory changes at that moment, on the event loop, in the
-order of the commits. Changes that wait at the same time share one transaction. Readers never wait.
+order of the commits. Changes that wait at the same time share one transaction. Readers never wait. What the
+machine itself proves may be seen before its commit (`docs/decisions/events.md`).
 """
 
 from __future__ import annotations
@@ -52,11 +53,15 @@ def _key(record: Record) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One committed change; `before` is None for a new record, `after` for a deleted one."""
+    """One change; `before` is None for a new record, `after` for a deleted one.
+
+    `seq` grows from one to the next. What is not `durable` will be, or is found again by the next life.
+    """
 
     seq: int
     before: Record | None
     after: Record | None
+    durable: bool = True
 
 
 @dataclass(slots=True)
@@ -83,6 +88,7 @@ class Store:
         self._listeners: list[Callable[[Change], None]] = []
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._seq = 0
+        self._told = 0
         self._commits = 0
         self._database: Database | None = None
         self._thread: threading.Thread | None = None
@@ -101,6 +107,7 @@ class Store:
         """
         store = cls(state_dir, on_commit=on_commit)
         await asyncio.to_thread(store._load)
+        store._told = store._seq
         store._loop = asyncio.get_running_loop()
         store._thread = threading.Thread(target=store._write_loop, name="state-writer", daemon=True)
         store._thread.start()
@@ -117,14 +124,21 @@ class Store:
         return sorted(found, key=lambda c: c.created_at)
 
     def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `listener` on the event loop after each change is visible; returns the way to end that."""
+        """Call `listener` on the event loop once each change is visible; returns the way to end that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def put(self, record: Record) -> None:
-        """Keep `record`, replacing the one of its id. Raises Full when the disk is full, else Internal."""
+    async def put(self, record: Record, *, proven: bool = False) -> None:
+        """Keep `record`, replacing the one of its id. Raises Full when the disk is full, else Internal.
+
+        A `proven` one is visible at once, and stays so when it cannot be written: the machine shows the same
+        to a daemon that starts without it. It replaces none that is still being written.
+        """
         kind, id_ = _key(record)
         key = (kind, id_)
+        visible = self._records[kind].get(id_) is record
+        if proven and not visible and self._thread is not None and key not in self._pending:
+            self._show(kind, id_, record, self._seq + 1, durable=False)
         known = self._pending.get(key, self._documents.get(key))
         document = merge(type(record), known, encode(record))
         self._pending[key] = document
@@ -213,21 +227,29 @@ class Store:
                     write.done.set_exception(error)
                     write.done.exception()  # seen here: the caller may be gone
                 continue
-            before = self._records[write.kind].get(write.id)
             if write.record is None:
-                self._records[write.kind].pop(write.id, None)
                 self._documents.pop(key, None)
                 self._pending.pop(key, None)
             else:
-                self._records[write.kind][write.id] = write.record
                 self._documents[key] = write.document
                 if self._pending.get(key) is write.document:
                     del self._pending[key]
             if not write.done.cancelled():
                 write.done.set_result(None)
-            change = Change(write.seq, before, write.record)
-            for listener in list(self._listeners):
-                listener(change)
+            if write.record is None or self._records[write.kind].get(write.id) is not write.record:
+                self._show(write.kind, write.id, write.record, write.seq)
+
+    def _show(self, kind: str, id_: str, record: Record | None, seq: int, *, durable: bool = True) -> None:
+        before = self._records[kind].get(id_)
+        if record is None:
+            self._records[kind].pop(id_, None)
+        else:
+            self._records[kind][id_] = record
+        # Those that were numbered earlier, and are still being written, are told later.
+        self._told = max(self._told + 1, seq)
+        change = Change(self._told, before, record, durable)
+        for listener in list(self._listeners):
+            listener(change)
 
     def _load(self) -> None:
         rows: dict[tuple[str, str], Row] = {}

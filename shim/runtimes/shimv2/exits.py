@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from oci.errors import CrispError
@@ -103,7 +104,11 @@ class ExitWatch:
 
     async def _follow(self, watch: _Watch, shim: Shim) -> None:
         target = watch.target
-        exit_ = await self.conclude(target, await self._wait(target, shim))
+        ended, told_by = await self._wait(target, shim)
+        exit_ = await self.conclude(target, ended)
+        if ended is not None and told_by is not None and await _tells(told_by, target, ended):
+            # The kills for want of memory are in the cgroup alone, which may be gone by then.
+            exit_ = replace(exit_, kept=not exit_.oom_killed)
         if self._watches.get(target.id) is not watch:
             return
         del self._watches[target.id]
@@ -114,12 +119,12 @@ class ExitWatch:
         finally:
             watch.told.set()
 
-    async def _wait(self, target: Target, shim: Shim) -> Ended | None:
-        """Never raises: an exit that cannot be explained is still an exit."""
+    async def _wait(self, target: Target, shim: Shim) -> tuple[Ended | None, Shim | None]:
+        """How it ended, and the shim that said so. Never raises: an exit without a reason is still one."""
         current: Shim | None = shim
         while current is not None:
             try:
-                return await current.task.wait(target.id)
+                return await current.task.wait(target.id), current
             except ConnectionLost:
                 current = await self._again(target)
             except CrispError as error:  # the shim knows no such container any more
@@ -129,10 +134,10 @@ class ExitWatch:
                 break
         log.warning("the shim of a container is gone", extra={"container": target.id})
         try:
-            return await to_the_end(self._clean_up(target))
+            return await to_the_end(self._clean_up(target)), None
         except CrispError as error:
             log.error("what a dead shim left stays", extra={"container": target.id, "error": str(error)})
-            return None
+            return None, None
 
     async def _again(self, target: Target) -> Shim | None:
         try:
@@ -140,3 +145,11 @@ class ExitWatch:
         except CrispError as error:
             log.warning("a shim is not reached again", extra={"container": target.id, "error": str(error)})
             return None
+
+
+async def _tells(shim: Shim, target: Target, ended: Ended) -> bool:
+    """Whether the shim answers the same when asked as the next life will ask it."""
+    try:
+        return ended.at > 0 and (await shim.task.state(target.id)).ended == ended
+    except CrispError:
+        return False

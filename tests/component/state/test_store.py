@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from oci.errors import Internal
+from oci.errors import Full, Internal
 from oci.image import ImageConfig
 from oci.workload import (
     ContainerId,
@@ -23,6 +27,8 @@ from oci.workload import (
     PodSpec,
 )
 from shim.records import ContainerRecord, ContainerState, ImageRecord, LayerRecord, PodRecord, PodState
+from shim.state.database import Database
+from shim.state.mirror import Mirror, Row
 from shim.state.store import Change, Record, Store
 
 
@@ -145,6 +151,110 @@ def test_changes_are_told_in_the_order_of_their_commits_with_before_and_after(tm
     ]
 
 
+class Disk:
+    """Commits wait from `hold` to `release`; with `fail` they come to nothing then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._go = threading.Event()
+        self._go.set()
+        self.fails = False
+        write = Database.write
+
+        def held(database: Database, rows: Sequence[Row], deletions: Sequence[tuple[str, str]]) -> None:
+            assert self._go.wait(20)
+            if self.fails:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            write(database, rows, deletions)
+
+        monkeypatch.setattr(Database, "write", held)
+
+    def hold(self) -> None:
+        self._go.clear()
+
+    def release(self) -> None:
+        self._go.set()
+
+
+def ended(number: int) -> ContainerRecord:
+    return replace(container(number), state=ContainerState.EXITED, exit_code=3)
+
+
+def test_what_is_proven_is_seen_before_its_commit_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+
+    async def main() -> list[Change]:
+        store = await Store.open(tmp_path)
+        await store.put(container(1))
+        seen: list[Change] = []
+        store.subscribe(seen.append)
+        disk.hold()
+        other = asyncio.create_task(store.put(pod(1)))
+        await asyncio.sleep(0)
+        writing = asyncio.create_task(store.put(ended(1), proven=True))
+        await asyncio.sleep(0)
+        assert store.containers[container(1).id] == ended(1)
+        assert seen == [Change(3, container(1), ended(1), durable=False)]
+        assert not writing.done()
+        disk.release()
+        await asyncio.gather(writing, other)
+        await store.close()
+        return seen
+
+    # The pod's was numbered earlier and is told later: the numbers grow all the same.
+    assert asyncio.run(main()) == [Change(3, container(1), ended(1), durable=False), Change(4, None, pod(1))]
+    assert asyncio.run(read(tmp_path)) == ([pod(1), ended(1)], [])
+
+
+def test_what_is_proven_stays_seen_when_it_cannot_be_written_and_can_be_put_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+
+    async def main() -> int:
+        store = await Store.open(tmp_path)
+        await store.put(container(1))
+        seen: list[Change] = []
+        store.subscribe(seen.append)
+        disk.fails = True
+        with pytest.raises(Full):
+            await store.put(ended(1), proven=True)
+        again = store.containers[container(1).id]
+        assert again == ended(1)
+        disk.fails = False
+        await store.put(again, proven=True)
+        await store.close()
+        return len(seen)
+
+    assert asyncio.run(main()) == 1
+    assert asyncio.run(read(tmp_path)) == ([ended(1)], [])
+
+
+def test_what_is_proven_waits_for_a_write_of_the_same_record_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+
+    async def main() -> list[tuple[int, bool]]:
+        store = await Store.open(tmp_path)
+        seen: list[Change] = []
+        store.subscribe(seen.append)
+        disk.hold()
+        first = asyncio.create_task(store.put(container(1)))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(store.put(ended(1), proven=True))
+        await asyncio.sleep(0)
+        assert seen == []
+        disk.release()
+        await asyncio.gather(first, second)
+        assert store.containers[container(1).id] == ended(1)
+        await store.close()
+        return [(change.seq, change.durable) for change in seen]
+
+    assert asyncio.run(main()) == [(1, True), (2, True)]
+
+
 def test_waiting_changes_share_a_transaction(tmp_path: Path) -> None:
     async def main() -> int:
         commits: list[int] = []
@@ -242,7 +352,6 @@ def test_members_and_kinds_of_a_newer_release_are_kept(tmp_path: Path) -> None:
         await store.close()
         copy = json.loads((tmp_path / "pods" / pod(1).id / "record.json").read_bytes())
         body = json.loads(copy["body"]) | {"colour": "blue"}
-        from shim.state.mirror import Mirror, Row
 
         Mirror(tmp_path).write(Row("pod", pod(1).id, 50, json.dumps(body).encode()))
         Mirror(tmp_path).write(Row("device", "d1", 51, b'{"any": "thing"}'))

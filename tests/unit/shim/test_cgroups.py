@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -105,6 +106,16 @@ def test_a_cgroup_is_made_in_every_hierarchy_and_removed_from_each(split: Cgroup
     split.remove("/a")
     split.remove("/a")
     assert [(tmp_path / name / "a").exists() for name in ("cpuset", "memory", "pids")] == [False] * 3
+
+
+def test_a_cgroup_is_empty_when_nothing_lives_in_it_or_below(unified: Cgroups, tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/cgroup.procs").write_text("")
+    (tmp_path / "a/b/cgroup.procs").write_text(f"{os.getpid()}\n")
+    assert not unified.is_empty("/a")
+    (tmp_path / "a/b/cgroup.procs").write_text("")
+    assert unified.is_empty("/a")
+    assert unified.is_empty("/none")
 
 
 def test_nothing_to_kill_is_success(unified: Cgroups) -> None:

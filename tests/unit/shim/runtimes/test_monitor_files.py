@@ -14,9 +14,17 @@ from oci.errors import Absent, BadInput, Internal, WrongState
 from oci.workload import ContainerId, PodId
 from shim import process
 from shim.cgroups import Cgroups, Hierarchies
-from shim.runtimes.conmon import MonitorFiles, make_log, monitor_of, prepare, remove_leftovers, send_control
-from shim.runtimes.driver import Target
-from shim.runtimes.exits import read_exit, was_oom_killed
+from shim.runtimes.conmon import (
+    MonitorFiles,
+    Monitors,
+    make_log,
+    monitor_of,
+    prepare,
+    remove_leftovers,
+    send_control,
+)
+from shim.runtimes.driver import Exit, Target
+from shim.runtimes.exits import ExitWatch, read_exit, was_oom_killed
 from shim.runtimes.logfile import identity, reopen
 
 ID = ContainerId("cd" * 32)
@@ -115,6 +123,50 @@ def test_the_cgroups_counter_beats_conmons_hint(
     if hint:
         (files.bundle / "oom").write_text("")
     assert was_oom_killed(cgroups, target, files) is told
+
+
+@pytest.mark.parametrize(
+    ("written", "kills", "noted", "kept"),
+    [
+        (True, "0", False, True),
+        (True, "1", True, True),
+        (True, "1", False, False),
+        (True, "0", True, False),
+        (True, None, True, True),
+        (False, "0", False, False),
+    ],
+)
+def test_an_end_is_kept_when_the_files_alone_would_tell_the_same_of_it(
+    files: MonitorFiles, tmp_path: Path, written: bool, kills: str | None, noted: bool, kept: bool
+) -> None:
+    target = Target(
+        id=ID, pod_id=PodId("p"), directory=files.bundle, log_path=None, tty=False, stdin=False,
+        stdin_once=False, cgroup="/c",
+    )  # fmt: skip
+    (tmp_path / "cgroup").mkdir()
+    (tmp_path / "cgroup/cgroup.controllers").write_text("memory\n")
+    if kills is not None:
+        (tmp_path / "cgroup/c").mkdir()
+        (tmp_path / "cgroup/c/memory.events").write_text(f"oom 1\noom_kill {kills}\n")
+    if noted:
+        (files.bundle / "oom").write_text("")
+    if written:
+        files.exit_file.write_text("3")
+
+    async def main() -> Exit:
+        with ThreadPoolExecutor(1) as io:
+            cgroups = Cgroups(Hierarchies(v2=tmp_path / "cgroup"), io=io)
+            watch = ExitWatch(
+                run_dir=files.run_dir,
+                cgroups=cgroups,
+                monitors=Monitors(cgroups=cgroups, cgroup="/monitors", io=io),
+                listener=lambda _id, _exit: None,
+                io=io,
+            )
+            return await watch.conclude(target, None)
+
+    ended = asyncio.run(main())
+    assert (ended.code, ended.kept) == (3 if written else None, kept)
 
 
 def test_a_pid_file_of_another_program_names_no_monitor(files: MonitorFiles) -> None:
