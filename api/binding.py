@@ -9,16 +9,19 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from api.door import Door, Stream, Unary
-from oci.errors import Unsupported
+from oci.errors import BadInput, Unsupported
+
+Answer = TypeVar("Answer")
 
 
 def snake(name: str) -> str:
@@ -52,15 +55,50 @@ def _handler(
     if (verb is None) == (told is None):
         state = "neither served nor listed as unbuilt" if verb is None else "served and listed as unbuilt"
         raise ValueError(f"{service.name}/{method.name} is {state}")
-    parse = GetMessageClass(method.input_type).FromString
+    parse = _parser(GetMessageClass(method.input_type))
     write = _serializer(GetMessageClass(method.output_type))
     if method.server_streaming:
-        stream = door.stream(service.name, method.name, verb or _absent_stream(method.name, told))
+        stream = door.stream(service.name, method.name, _read(verb or _absent_stream(method.name, told)))
         return grpc.unary_stream_rpc_method_handler(
             stream, request_deserializer=parse, response_serializer=write
         )
-    unary = door.unary(service.name, method.name, verb or _absent_unary(method.name, told))
+    unary = door.unary(service.name, method.name, _read(verb or _absent_unary(method.name, told)))
     return grpc.unary_unary_rpc_method_handler(unary, request_deserializer=parse, response_serializer=write)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Stands for a request that is no message until the door can refuse it; gRPC would say UNKNOWN."""
+
+    why: str
+
+
+def _parser(kind: type[Message]) -> Callable[[bytes], Message | _Unreadable]:
+    """How bytes become a request."""
+    name = kind.DESCRIPTOR.full_name
+
+    def parse(data: bytes) -> Message | _Unreadable:
+        try:
+            return kind.FromString(data)
+        except DecodeError as error:
+            reason = str(error).rpartition(": ")[2].lower()
+            return _Unreadable(
+                f"request: its {len(data)} bytes are no {name} ({reason}),"
+                " does the client speak this interface?"
+            )
+
+    return parse
+
+
+def _read(verb: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+    """The verb, for requests that could be read."""
+
+    def enter(request: Any) -> Answer:
+        if isinstance(request, _Unreadable):
+            raise BadInput(request.why)
+        return verb(request)
+
+    return enter
 
 
 def _serializer(kind: type[Message]) -> Callable[[Message | bytes], bytes]:

@@ -163,6 +163,34 @@ def test_what_is_not_built_says_so(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("PullImage", b"\x0a\x05ab", "wire format was corrupt"),
+        ("PullImage", b"\x0a\x04\x0a\x02\xff\xfe", "bad utf-8"),
+        ("StreamImages", b"\x0a\x05ab", "wire format was corrupt"),
+    ],
+)
+def test_bytes_that_are_no_request_are_refused_as_the_caller_s_mistake(
+    tmp_path: Path, name: str, data: bytes, why: str
+) -> None:
+    async def work(_client: AsyncClient, _images: Images, _events: Events) -> None:
+        method = f"/runtime.v1.ImageService/{name}"
+        async with grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                if name.startswith("Stream"):
+                    async for _ in channel.unary_stream(method)(data):
+                        pass
+                else:
+                    await channel.unary_unary(method)(data)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        details = refused.value.details() or ""
+        assert details.startswith(f"request: its {len(data)} bytes are no runtime.v1.{name}Request (")
+        assert why in details
+
+    run(tmp_path, work)
+
+
 def test_before_recovery_nothing_is_answered(tmp_path: Path) -> None:
     async def work(client: AsyncClient, _images: Images, _events: Events) -> None:
         error = await caught(client.image.ListImages(cri_pb2.ListImagesRequest()))
