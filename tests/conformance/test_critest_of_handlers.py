@@ -14,7 +14,8 @@ from tests.conformance import critest
 from tests.conformance.test_critest import EXCLUDED, STREAMING
 from tests.daemon import TREE, running
 from tests.images.registry import Registry
-from tests.parts.build import program
+from tests.parts.build import build, program
+from tests.parts.cargo import NoToolchain
 
 KNOWN: list[dict[str, str]] = tomllib.loads(Path(__file__).with_name("known_failures.toml").read_text())[
     "failed"
@@ -32,6 +33,10 @@ def outcomes_of(
     handler: str, registry: Registry, told: Callable[[str], None], *, focus: str = ""
 ) -> list[critest.Outcome]:
     part, binary = PROGRAMS[handler]
+    try:
+        build(part)
+    except NoToolchain as error:
+        pytest.skip(f"{part} cannot be built: {error}")
     settings: dict[str, dict[str, Any]] = {f"handlers.{handler}": {"binary": str(program(part, binary))}}
     # What fails in the middle of mounting leaves its own mounts: they are critest's, and go with its end.
     with running(registry, environment={}, overrides=settings) as daemon:

@@ -1,4 +1,4 @@
-"""Compiles a crate's programs: finds a cargo that is new enough, or installs Debian's; knows no crate."""
+"""Compiles a crate's programs with a cargo that is new enough, where the machine has one; knows no crate."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pathlib import Path
 
 from tests.parts.table import RUST_AT_LEAST, Crate
 
-_PACKAGES = (("cargo-web", "rustc-web"), ("cargo", "rustc"))
-"""Debian's toolchains, the newest first: 12 has a new one beside its own, for browsers; 13's own will do."""
+
+class NoToolchain(RuntimeError):
+    """The machine has no cargo that is new enough, nor do Debian's packages (1.85 in 12 and in 13)."""
 
 
 def compile_crate(crate: Crate, scratch: Path, made: Path) -> None:
-    """Build every program of the crate into `made`. Raises RuntimeError with cargo's last words."""
+    """Build every program of the crate into `made`; RuntimeError has cargo's words, or is NoToolchain."""
     target = scratch / "root"
     environment = _environment()
     words = ["install", crate.name, "--version", crate.version, "--locked", "--root", str(target)]
@@ -29,27 +30,12 @@ def compile_crate(crate: Crate, scratch: Path, made: Path) -> None:
 
 
 def cargo_command(environment: Mapping[str, str]) -> Path:
-    """A cargo that is new enough: the one on PATH or of rustup, else Debian's, which is installed.
-
-    Raises RuntimeError that says why there is none.
-    """
+    """A cargo that is new enough, on PATH or of rustup. Raises NoToolchain."""
     found = _found(environment)
-    if found is not None:
-        return found
-    said = []
-    for packages in _PACKAGES:
-        try:
-            _run(
-                ["apt-get", "--yes", "--quiet", "install", "--no-install-recommends", *packages], environment
-            )
-        except RuntimeError as error:
-            said.append(str(error))
-            continue
-        if (found := _found(environment)) is not None:
-            return found
-        said.append(f"{packages[0]} is too old")
-    wanted = ".".join(map(str, RUST_AT_LEAST))
-    raise RuntimeError(f"no cargo of {wanted} or later is here or in Debian's packages: {'; '.join(said)}")
+    if found is None:
+        wanted = ".".join(map(str, RUST_AT_LEAST))
+        raise NoToolchain(f"no cargo of {wanted} or later is on PATH or in ~/.cargo/bin")
+    return found
 
 
 def _found(environment: Mapping[str, str]) -> Path | None:
@@ -67,7 +53,7 @@ def _found(environment: Mapping[str, str]) -> Path | None:
 def _environment() -> dict[str, str]:
     home = os.environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir
     path = f"{os.environ.get('PATH', '')}:{home}/.cargo/bin:/usr/local/bin:/usr/bin:/bin"
-    return {**os.environ, "HOME": home, "PATH": path, "DEBIAN_FRONTEND": "noninteractive"}
+    return {**os.environ, "HOME": home, "PATH": path}
 
 
 def _run(argv: list[str], environment: Mapping[str, str]) -> str:

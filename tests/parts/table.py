@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 GO_AT_LEAST = (1, 26, 2)  # what the newest of the modules below asks for; go.lock has one that answers
-RUST_AT_LEAST = (1, 85, 0)  # the edition of the crates below
+RUST_AT_LEAST = (1, 88, 0)  # what the crates that they need ask for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
