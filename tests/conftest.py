@@ -35,7 +35,8 @@ LIMITS = {
     "node": 1800,
     "whole": 30,
 }
-"""Seconds that one test of a room may take, fixtures included; a `timeout` mark of its own wins."""
+"""Seconds that one test of a room may take, fixtures included; a `timeout` mark of its own wins.
+Both are multiplied by the machine's patience."""
 
 # A busy machine is no failure: the limit of a test is the one above.
 hypothesis.settings.register_profile("house", deadline=None)
@@ -72,8 +73,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rooms = list(LIMITS)  # what fails soonest comes first
     items.sort(key=lambda item: rooms.index(room(item)) if room(item) in rooms else len(rooms))
     for item in items:
-        if room(item) in LIMITS and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(LIMITS[room(item)]))
+        own = item.get_closest_marker("timeout")
+        limit = own.args[0] if own is not None and own.args else LIMITS.get(room(item))
+        if limit is not None:
+            item.add_marker(pytest.mark.timeout(limit * machine.PATIENCE), append=False)
         if room(item) in ROOMS_WITH_REAL_PARTS:
             item.add_marker(pytest.mark.root)
 

@@ -31,9 +31,9 @@ from tests import calls, leaks, machine
 from tests.images.registry import Registry, write_hosts
 
 TREE = Path(__file__).resolve().parents[1]
-START_LIMIT = 30.0  # seconds until READY
-STOP_LIMIT = 30.0  # seconds from SIGTERM to the exit
-CALL_LIMIT = 120.0  # seconds that the clients here give a call
+START_LIMIT = 30.0 * machine.PATIENCE  # seconds until READY
+STOP_LIMIT = 30.0 * machine.PATIENCE  # seconds from SIGTERM to the exit
+CALL_LIMIT = 120.0 * machine.PATIENCE  # seconds that the clients here give a call
 MAX_MESSAGE = 16 * 1024 * 1024  # bytes, kubelet's limit
 
 _count = itertools.count()
@@ -52,6 +52,7 @@ class Daemon:
     _notifications: socket.socket | None = None
     _channels: list[grpc.Channel] = field(default_factory=list)
     _number: int = field(default_factory=_count.__next__)
+    _systemd: bool | None = None  # who makes cgroups, once it was asked
 
     @property
     def state_dir(self) -> Path:
@@ -262,6 +263,17 @@ class Daemon:
                     cri_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod.id), timeout=CALL_LIMIT
                 )
 
+    def pod_parent(self, name: str) -> str:
+        """The cgroup parent of a pod, as kubelet names it for the driver of cgroups that there is."""
+        if self._systemd is None:
+            self._systemd = self.systemd_cgroups()
+        top = f"{self.cgroup_prefix}-pods"
+        return f"{top}-{name}.slice" if self._systemd else f"/{top}/{name}"
+
+    def remove_pod_groups(self) -> None:
+        """Take away the parents of pods' cgroups, which kubelet would remove."""
+        _remove_groups(f"/{self.cgroup_prefix}-pods")
+
     def exceptions(self) -> list[str]:
         """Tracebacks in its log: a failure that nobody translated."""
         parts = self.log.split("Traceback (most recent call last):\n")[1:]
@@ -299,6 +311,18 @@ class Daemon:
         for path in (self.state_dir / "pods").glob("*/*.json"):
             found.update(re.findall(r"/run/netns/[\w.-]+", path.read_text(errors="replace")))
         return found
+
+
+def _remove_groups(mark: str, *, leaves: bool = False) -> None:
+    """Remove empty groups with `mark` in their paths (`leaves`: at the end), slices by systemd."""
+    names = (mark, f"{mark}.slice")
+    found = [group for group in leaks.cgroups() if (group.endswith(names) if leaves else mark in group)]
+    slices = [group.rpartition("/")[2] for group in found if group.endswith(".slice")]
+    if slices:
+        subprocess.run(["systemctl", "stop", *slices], check=True)
+    for group in reversed(found):
+        with contextlib.suppress(FileNotFoundError):  # systemd has done it
+            Path(group).rmdir()
 
 
 def _remove_group(group: Path) -> None:
@@ -348,10 +372,8 @@ def running(
         # The bridge and the monitors' group are the daemon's for ever, like its directories; the group that
         # tests name as the parent of a pod's is theirs, as it is kubelet's on a node.
         subprocess.run(["ip", "link", "delete", daemon.bridge], check=False, capture_output=True)
-        for group in leaks.cgroups():
-            name = group.rpartition("/")[2]
-            if name == daemon.cgroup_prefix or name.startswith(f"{daemon.cgroup_prefix}-monitors"):
-                Path(group).rmdir()
+        _remove_groups(f"/{daemon.cgroup_prefix}-monitors")
+        _remove_groups(f"/{daemon.cgroup_prefix}", leaves=True)
         names = (str(daemon.directory), daemon.bridge, daemon.cgroup_prefix, daemon.subnet.rpartition(".")[0])
         left = leaks.settled(before, leaks.Scope(leases=daemon.scope().leases))
         kept = tuple(leaks.paths((daemon.state_dir / "pods", daemon.state_dir / "containers")))

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from tests.machine import PATIENCE
+
 RUNTIME_PROGRAMS = frozenset(
     {"conmon", "runc", "crun", "youki", "runsc", "catatonit", "crispd", "containerd-shim"}
     | {"bridge", "host-local", "portmap", "loopback", "ptp"}
@@ -86,7 +88,7 @@ def _is_ours(group: str, then: Counter[str]) -> bool:
     return "crisp" in group or not any(str(parent) in then for parent in Path(group).parents)
 
 
-def settled(before: Inventory, scope: Scope, *, grace: float = 5.0) -> tuple[str, ...]:
+def settled(before: Inventory, scope: Scope, *, grace: float = 5.0 * PATIENCE) -> tuple[str, ...]:
     """The difference once it is empty, or what is left of it after `grace` seconds.
 
     The kernel tears network namespaces and cgroups down after the last process is gone, and whoever reaps

@@ -20,6 +20,9 @@ LOCK = Path("/run/lock/crisp-tests.lock")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+PATIENCE = float(os.environ.get("CRISP_TESTS_PATIENCE", "1"))
+"""What limits that only end a hang are multiplied by: more than 1 on an emulated machine (tests/node)."""
+
 LOCK_LIMIT = 900.0  # seconds; longer than a test of another run may take
 
 

@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.machine import PATIENCE
 from tests.parts.build import program
 
 NODES = 6  # specs at the same time: most of what they do is wait
-SPEC_LIMIT = "20m"  # for all of them together
+SPEC_LIMIT = 1200 * PATIENCE  # seconds for all of them together
+CALL_LIMIT = 60 * PATIENCE  # seconds that critest gives a call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ def specs() -> frozenset[str]:
         report = Path(scratch, "report.json")
         subprocess.run(
             [program("cri-tools", "critest"), "--ginkgo.dry-run", f"--ginkgo.json-report={report}"],
-            cwd=scratch, check=True, capture_output=True, timeout=60,
+            cwd=scratch, check=True, capture_output=True, timeout=60 * PATIENCE,
         )  # fmt: skip
         return frozenset(o.spec for o in read_report(report) if o.state == "passed")
 
@@ -53,7 +55,7 @@ def run(
             [
                 program("cri-tools", "ginkgo"),
                 f"--nodes={NODES}",
-                f"--timeout={SPEC_LIMIT}",
+                f"--timeout={SPEC_LIMIT:.0f}s",
                 "--no-color",
                 f"--output-dir={scratch}",
                 "--json-report=report.json",
@@ -65,7 +67,7 @@ def run(
                 f"-runtime-endpoint={endpoint}",
                 f"-image-endpoint={endpoint}",
                 f"-runtime-handler={handler}",
-                "-runtime-service-timeout=60s",
+                f"-runtime-service-timeout={CALL_LIMIT:.0f}s",
                 *flags,
             ],
             cwd=scratch,

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from api.streaming.channels import Wanted
-from tests import leaks
 from tests.component.cri.client import Client
 from tests.component.streaming.clients import attach_url, exec_url, forward_url, shell
 from tests.component.streaming.pods import echo, in_pod
@@ -106,9 +105,7 @@ def client(served: Daemon) -> Iterator[Client]:
     made.pull()
     yield made
     served.remove_all_pods()
-    for group in reversed(list(leaks.cgroups())):
-        if f"/{served.cgroup_prefix}-pods" in group:
-            Path(group).rmdir()
+    served.remove_pod_groups()
 
 
 def crictl(served: Daemon) -> Person:

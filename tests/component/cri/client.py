@@ -12,8 +12,20 @@ from typing import Any
 from api.proto import cri_pb2
 from tests.daemon import CALL_LIMIT, Daemon
 from tests.images import catalogue
+from tests.machine import PATIENCE
 
 SLEEP = ("sleep", "1000")
+UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+_V1 = {
+    "period": ("cpu", "cpu.cfs_period_us"),
+    "quota": ("cpu", "cpu.cfs_quota_us"),
+    "shares": ("cpu", "cpu.shares"),
+    "memory": ("memory", "memory.limit_in_bytes"),
+    "both": ("memory", "memory.memsw.limit_in_bytes"),
+    "cpus": ("cpuset", "cpuset.cpus"),
+}
+_SHARES = {"20": "512", "59": "512"}
+"""cpu.weight -> shares, of those that tests ask for, by the older and the newer formula of the runtimes."""
 _numbers = itertools.count()
 
 
@@ -55,7 +67,7 @@ class Client:
     ) -> str:
         """`security` has members of the pod's security context, `linux` of its LinuxPodSandboxConfig."""
         name = f"pod{next(_numbers)}"
-        linux.setdefault("cgroup_parent", f"/{self.daemon.cgroup_prefix}-pods/{name}")
+        linux.setdefault("cgroup_parent", self.daemon.pod_parent(name))
         options = cri_pb2.NamespaceOption(
             network=cri_pb2.NODE if host_network else cri_pb2.POD, pid=pid, userns_options=user_namespace
         )
@@ -156,7 +168,7 @@ class Client:
         return self.call("ContainerStatus", request)
 
     def exec(self, container: str, *command: str) -> str:
-        request = cri_pb2.ExecSyncRequest(container_id=container, cmd=command, timeout=30)
+        request = cri_pb2.ExecSyncRequest(container_id=container, cmd=command, timeout=round(30 * PATIENCE))
         answer = self.call("ExecSync", request)
         assert answer.exit_code == 0, (command, answer.stdout, answer.stderr)
         output: str = answer.stdout.decode()
@@ -191,3 +203,37 @@ def cgroup_file(pid: int, controller: str, name: str) -> Path:
                     return Path(point + path) / name
     line = next(line for line in cgroup_text(pid).splitlines() if line.startswith("0::"))
     return Path("/sys/fs/cgroup" + line[3:]) / name
+
+
+def limits(pid: int) -> dict[str, str]:
+    """The limits of the process's cgroup, in version 1's words; `shares` are a weight on version 2."""
+    if not UNIFIED:
+        return {key: cgroup_file(pid, *where).read_text().strip() for key, where in _V1.items()}
+    text = {
+        name: cgroup_file(pid, "", name).read_text().strip()
+        for name in ("cpu.max", "cpu.weight", "memory.max", "memory.swap.max", "cpuset.cpus")
+    }
+    quota, period = text["cpu.max"].split()
+    return {
+        "period": period,
+        "quota": "-1" if quota == "max" else quota,
+        "shares": _SHARES.get(text["cpu.weight"], f"weight {text['cpu.weight']}"),
+        "memory": text["memory.max"],
+        "both": str(int(text["memory.max"]) + int(text["memory.swap.max"])),
+        "cpus": text["cpuset.cpus"],
+    }
+
+
+def used(pid: int) -> tuple[int, int]:
+    """CPU nanoseconds and bytes of memory of the parent of the process's cgroup: its pod's."""
+    if UNIFIED:
+        group = cgroup_file(pid, "", "").parent
+        ((_, microseconds),) = [
+            line.split() for line in (group / "cpu.stat").read_text().splitlines() if "usage_usec" in line
+        ]
+        return int(microseconds) * 1000, int((group / "memory.current").read_text())
+    cpu, memory = (cgroup_file(pid, name, "").parent for name in ("cpuacct", "memory"))
+    return (
+        int((cpu / "cpuacct.usage").read_text()),
+        int((memory / "memory.usage_in_bytes").read_text()),
+    )

@@ -58,7 +58,7 @@ def test_the_default_profile_stops_what_capabilities_would_allow(client: Client)
     capabilities = cri_pb2.Capability(add_capabilities=["SYS_ADMIN"])
     container = client.run(client.run_pod(), security={"capabilities": capabilities})
     for command in ("mount -t tmpfs none /mnt", "echo x > /proc/sys/kernel/domainname"):
-        request = cri_pb2.ExecSyncRequest(container_id=container, cmd=["sh", "-c", command], timeout=30)
+        request = cri_pb2.ExecSyncRequest(container_id=container, cmd=["sh", "-c", command], timeout=240)
         assert client.call("ExecSync", request).exit_code != 0, command
     client.exec(container, "sh", "-c", "echo 1 > /tmp/own && kill -0 1")
 

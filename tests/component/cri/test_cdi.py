@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 import pytest
 
-from tests import leaks
 from tests.component.cri.client import Client, cgroup_file
 from tests.daemon import Daemon, running, warm_up
 from tests.images.registry import Registry
@@ -44,9 +43,7 @@ def client(with_cdi: Daemon, places: dict[str, Path]) -> Iterator[Client]:
     with_cdi.remove_all_pods()
     for place in places.values():
         shutil.rmtree(place)
-    for group in reversed(list(leaks.cgroups())):
-        if f"/{with_cdi.cgroup_prefix}-pods" in group:
-            Path(group).rmdir()
+    with_cdi.remove_pod_groups()
 
 
 def write(place: Path, devices: dict[str, Any], **edits: Any) -> None:

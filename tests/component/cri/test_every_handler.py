@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from api.proto import cri_pb2
-from tests import leaks
 from tests.component.cri.client import Client
 from tests.daemon import running
 from tests.images.registry import Registry
@@ -65,9 +64,7 @@ def client(prepared_machine: None, image_registry: Registry) -> Iterator[Client]
         if daemon.process is None:
             daemon.start()
         daemon.remove_all_pods()
-        for group in reversed(list(leaks.cgroups())):
-            if f"/{daemon.cgroup_prefix}-pods" in group:
-                Path(group).rmdir()
+        daemon.remove_pod_groups()
 
 
 @pytest.mark.timeout(240)

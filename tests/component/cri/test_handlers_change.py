@@ -16,7 +16,6 @@ import pytest
 
 from api.proto import admin_pb2, admin_pb2_grpc, cri_pb2
 from shim.kernel import libc
-from tests import leaks
 from tests.component.cri.client import Client
 from tests.daemon import Daemon, toml
 
@@ -73,9 +72,7 @@ def client(daemon: Daemon) -> Iterator[Client]:
     if daemon.process is None:
         daemon.start()
     daemon.remove_all_pods()
-    for group in reversed(list(leaks.cgroups())):
-        if f"/{daemon.cgroup_prefix}-pods" in group:
-            Path(group).rmdir()
+    daemon.remove_pod_groups()
 
 
 def test_pods_keep_the_handler_that_they_were_started_with(client: Client, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from api.proto import admin_pb2, admin_pb2_grpc
-from tests import leaks
 from tests.component.cri.client import Client
 from tests.component.cri.test_sandboxes import ended
 from tests.daemon import running
@@ -39,9 +38,7 @@ def client(prepared_machine: None, image_registry: Registry, double: Path) -> It
         if daemon.process is None:
             daemon.start()
         daemon.remove_all_pods()
-        for group in reversed(list(leaks.cgroups())):
-            if f"/{daemon.cgroup_prefix}-pods" in group:
-                Path(group).rmdir()
+        daemon.remove_pod_groups()
 
 
 def test_a_virtual_machine_s_containers_live_and_end(client: Client, double: Path) -> None:

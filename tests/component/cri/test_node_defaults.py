@@ -11,7 +11,6 @@ import grpc
 import pytest
 
 from api.proto import cri_pb2
-from tests import leaks
 from tests.component.cri.client import Client, cgroup_file
 from tests.daemon import Daemon, running, warm_up
 from tests.images.registry import Registry
@@ -80,9 +79,7 @@ def client(node: Daemon) -> Iterator[Client]:
     made.pull()
     yield made
     node.remove_all_pods()
-    for group in reversed(list(leaks.cgroups())):
-        if f"/{node.cgroup_prefix}-pods" in group:
-            Path(group).rmdir()
+    node.remove_pod_groups()
 
 
 def refusal(client: Client, pod: str, **wanted: Any) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from api.proto import cri_pb2
-from tests.component.cri.client import Client, cgroup_file
+from tests.component.cri.client import Client, cgroup_file, used
 
 BUSY = ("sh", "-c", "sleep 1000 & sleep 1000 & while :; do :; done")
 
@@ -22,10 +22,6 @@ def pod_stats(client: Client, pod: str) -> Any:
 def listed(client: Client, **wanted: Any) -> list[str]:
     request = cri_pb2.ListPodSandboxStatsRequest(filter=cri_pb2.PodSandboxStatsFilter(**wanted))
     return sorted(one.attributes.id for one in client.call("ListPodSandboxStats", request).stats)
-
-
-def number(path: Path) -> int:
-    return int(path.read_text().split()[0])
 
 
 def net_dev(pid: int, name: str) -> list[int]:
@@ -41,19 +37,18 @@ def test_a_pod_s_numbers_are_its_cgroup_s_and_its_network_s(client: Client) -> N
     client.exec(quiet, "ping", "-c", "3", "-i", "0.1", gateway(client))
     pid = client.pid(busy)
     group = cgroup_file(pid, "cpuacct", "").parent
-    memory = cgroup_file(pid, "memory", "").parent
-    assert group.name == client.pods[pod].metadata.name
+    assert group.name == client.pods[pod].linux.cgroup_parent.rpartition("/")[2]
 
-    network_before, cpu_before = net_dev(pid, "eth0"), number(group / "cpuacct.usage")
+    network_before, (cpu_before, _) = net_dev(pid, "eth0"), used(pid)
     stats = pod_stats(client, pod)
-    network_after, cpu_after = net_dev(pid, "eth0"), number(group / "cpuacct.usage")
+    network_after, (cpu_after, memory) = net_dev(pid, "eth0"), used(pid)
 
     assert (stats.attributes.id, stats.attributes.metadata, dict(stats.attributes.labels)) == (
         pod, client.pods[pod].metadata, {"a": "b"},
     )  # fmt: skip
     linux = stats.linux
     assert cpu_before <= linux.cpu.usage_core_nano_seconds.value <= cpu_after
-    assert abs(linux.memory.usage_bytes.value - number(memory / "memory.usage_in_bytes")) < 2**22
+    assert abs(linux.memory.usage_bytes.value - memory) < 2**22
     assert 0 < linux.memory.working_set_bytes.value <= linux.memory.usage_bytes.value
     assert linux.process.process_count.value == 4  # a shell with two sleeps, and a sleep
     eth0 = linux.network.default_interface

@@ -13,7 +13,6 @@ import pytest
 
 from api.proto import admin_pb2, admin_pb2_grpc, cri_pb2
 from shim.kernel import libc
-from tests import leaks
 from tests.component.cri.client import Client
 from tests.component.streaming.test_port_forward import forwarding
 from tests.daemon import running
@@ -35,9 +34,7 @@ def client(prepared_machine: None, image_registry: Registry) -> Iterator[Client]
         if daemon.process is None:
             daemon.start()
         daemon.remove_all_pods()
-        for group in reversed(list(leaks.cgroups())):
-            if f"/{daemon.cgroup_prefix}-pods" in group:
-                Path(group).rmdir()
+        daemon.remove_pod_groups()
 
 
 def test_a_pod_of_two_containers_lives_and_ends_as_any_other(client: Client) -> None:

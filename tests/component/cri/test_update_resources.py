@@ -10,17 +10,9 @@ import grpc
 import pytest
 
 from api.proto import cri_pb2
-from tests.component.cri.client import Client, cgroup_file
+from tests.component.cri.client import UNIFIED, Client, cgroup_file, limits
 
 M = 1 << 20
-FILES = {
-    "period": ("cpu", "cpu.cfs_period_us"),
-    "quota": ("cpu", "cpu.cfs_quota_us"),
-    "shares": ("cpu", "cpu.shares"),
-    "memory": ("memory", "memory.limit_in_bytes"),
-    "both": ("memory", "memory.memsw.limit_in_bytes"),
-    "cpus": ("cpuset", "cpuset.cpus"),
-}
 BEGIN = {
     "cpu_period": 100_000,
     "cpu_quota": 20_000,
@@ -31,8 +23,7 @@ BEGIN = {
 
 
 def kernel(client: Client, container: str) -> dict[str, str]:
-    pid = client.pid(container)
-    return {key: cgroup_file(pid, *where).read_text().strip() for key, where in FILES.items()}
+    return limits(client.pid(container))
 
 
 def update(client: Client, container: str, **linux: Any) -> None:
@@ -97,8 +88,8 @@ def test_what_the_kernel_refuses_changes_nothing_at_all(client: Client, handler:
 def test_a_created_container_gets_them_at_its_start(client: Client) -> None:
     container = client.create(client.run_pod(), **BEGIN)
     update(client, container, cpu_quota=40_000, memory_limit_in_bytes=48 * M)
-    limits = client.status(container).status.resources.linux
-    assert (limits.cpu_quota, limits.memory_limit_in_bytes, limits.memory_swap_limit_in_bytes) == (
+    linux = client.status(container).status.resources.linux
+    assert (linux.cpu_quota, linux.memory_limit_in_bytes, linux.memory_swap_limit_in_bytes) == (
         40_000, 48 * M, 48 * M,
     )  # fmt: skip
     client.start(container)
@@ -116,8 +107,9 @@ def test_other_states_and_bad_values_are_refused_by_name(client: Client) -> None
         "linux.hugepage_limits[0].page_size: ": {
             "hugepage_limits": [cri_pb2.HugepageLimit(page_size="7MB", limit=1)]
         },
-        "linux.unified: ": {"unified": {"memory.high": "1"}},
     }
+    if not UNIFIED:
+        cases["linux.unified: "] = {"unified": {"memory.high": "1"}}
     before = kernel(client, container)
     for beginning, linux in cases.items():
         assert refused(client, container, **linux).details().startswith(beginning)
@@ -131,7 +123,8 @@ def test_a_pod_s_totals_are_kept_and_its_cgroup_left_alone(client: Client) -> No
     pod = client.run_pod()
     container = client.run(pod, **BEGIN)
     group = cgroup_file(client.pid(container), "cpu", "").parent
-    before = (group / "cpu.shares").read_text()
+    file = group / ("cpu.weight" if UNIFIED else "cpu.shares")
+    before = file.read_text()
     request = cri_pb2.UpdatePodSandboxResourcesRequest(
         pod_sandbox_id=pod,
         overhead=cri_pb2.LinuxContainerResources(memory_limit_in_bytes=M),
@@ -144,7 +137,7 @@ def test_a_pod_s_totals_are_kept_and_its_cgroup_left_alone(client: Client) -> No
         {"memory_limit": M},
         {"cpu_shares": 333, "memory_limit": 200 * M},
     )
-    assert (group / "cpu.shares").read_text() == before
+    assert file.read_text() == before
     assert kernel(client, container)["memory"] == str(64 * M)
     with pytest.raises(grpc.RpcError) as error:
         client.call(

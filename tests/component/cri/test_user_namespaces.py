@@ -13,7 +13,6 @@ import grpc
 import pytest
 
 from api.proto import cri_pb2
-from tests import leaks
 from tests.component.cri.client import Client
 from tests.daemon import Daemon, running, warm_up
 from tests.images import catalogue
@@ -62,9 +61,7 @@ def kubelet(daemon: Daemon) -> Iterator[Client]:
     made.pull()
     yield made
     daemon.remove_all_pods()
-    for group in reversed(list(leaks.cgroups())):
-        if f"/{daemon.cgroup_prefix}-pods" in group:
-            Path(group).rmdir()
+    daemon.remove_pod_groups()
     assert os.listdir(daemon.directory / "run-roots") == []  # noqa: PTH208 - names only
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.component.runtimes.rig import Rig, Shim, make_rootfs
 from tests.images.catalogue import unpacked
 from tests.leaks import Scope
+from tests.machine import PATIENCE
 from tests.parts import build
 from tests.parts.table import PARTS
 
@@ -69,7 +70,7 @@ def play(runtime: str, tmp_path: Path, rootfs: Path) -> Play:
                 **options,  # type: ignore[arg-type]
             )
             try:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(60 * PATIENCE):
                     await story(rig)
             finally:
                 rig.binary, rig.monitor = None, Path("/usr/bin/conmon")

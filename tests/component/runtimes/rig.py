@@ -24,6 +24,7 @@ from shim.runtimes.driver import Driver, ExecRequest, Exit, Target
 from shim.runtimes.oci import OciDriver
 from shim.runtimes.shimv2.driver import ShimDriver
 from shim.runtimes.table import Handler
+from tests.machine import PATIENCE
 
 _IN_MODIFY = 0x2
 
@@ -170,7 +171,7 @@ class Rig:
         self.exits.setdefault(container, []).append(ended)
         self.changed.set()
 
-    async def ended(self, target: Target, *, within: float = 15.0) -> Exit:
+    async def ended(self, target: Target, *, within: float = 15.0 * PATIENCE) -> Exit:
         """The container's exit; it must be told exactly once."""
         async with asyncio.timeout(within):
             while target.id not in self.exits:
@@ -236,7 +237,7 @@ class Rig:
             "cwd": "/",
         }
 
-    def exec(self, *args: str, timeout: float | None = 10.0, **more: Any) -> ExecRequest:
+    def exec(self, *args: str, timeout: float | None = 10.0 * PATIENCE, **more: Any) -> ExecRequest:
         return ExecRequest(process=self.process(args), timeout=timeout, **more)
 
     async def create(self, driver: Driver, *args: str, own_pids: bool = True, **changed: Any) -> Target:
@@ -303,7 +304,7 @@ async def written(target: Target, words: bytes) -> None:
     loop.add_reader(descriptor, readable)
     try:
         libc.call("inotify_add_watch", descriptor, os.fsencode(log), _IN_MODIFY)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10 * PATIENCE):
             while words not in log.read_bytes():
                 await changed.wait()
                 changed.clear()

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests import leaks
 from tests.component.cri.client import Client
 from tests.daemon import Daemon
 
@@ -17,9 +15,7 @@ def client(served: Daemon) -> Iterator[Client]:
     made.pull()
     yield made
     served.remove_all_pods()
-    for group in reversed(list(leaks.cgroups())):
-        if f"/{served.cgroup_prefix}-pods" in group:
-            Path(group).rmdir()
+    served.remove_pod_groups()
 
 
 @pytest.fixture
