@@ -141,12 +141,15 @@ class Client:
         return id_
 
     def run_up(self, pod: str, name: str = "main", *, mounts: tuple[Any, ...] = (), **wanted: Any) -> str:
-        """`run` a shell that sleeps; returns once it runs, and no longer the runtime in its place."""
+        """`run` a shell that waits; returns once it runs, and no longer the runtime in its place.
+
+        It starts no other program: while a process takes on another one, its environment reads as empty.
+        """
         place = self.daemon.directory / f"up{next(_numbers)}"
         os.mkfifo(place)
         place.chmod(0o666)
         up = cri_pb2.Mount(container_path="/up", host_path=str(place))
-        id_ = self.run(pod, name, ("sh", "-c", "echo >/up; exec sleep 1000"), mounts=(*mounts, up), **wanted)
+        id_ = self.run(pod, name, ("sh", "-c", "echo >/up; read never </up"), mounts=(*mounts, up), **wanted)
         place.read_bytes()
         place.unlink()
         return id_
