@@ -284,6 +284,10 @@ class Peer:
     def directory(self) -> Path:
         return self.side.directory
 
+    def pod_parent(self, name: str) -> str:
+        """containerd takes paths, as long as its configuration does not say systemd."""
+        return f"/{self.cgroup_prefix}-pods/{name}"
+
     def runtime(self) -> Any:
         return cri_pb2_grpc.RuntimeServiceStub(self.channel)
 
