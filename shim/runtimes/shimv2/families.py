@@ -37,7 +37,6 @@ class Family:
     first_process: bool  # the pod needs a first container, which becomes the sandbox
     options: OptionsKind
     options_type: str = ""  # runtimeoptions' own type_url
-    events: bool = False  # `start` fails, or the shim dies, where nobody takes its events
     runtime: str = ""  # the OCI runtime below it, whose features count, unless configured
     leavings: tuple[str, ...] = ()  # patterns of files that it makes in a bundle and does not remove
 
@@ -71,7 +70,6 @@ FAMILIES: Final = (
         first_process=True,
         options=OptionsKind.PATH,
         options_type="io.containerd.runsc.v1.options",
-        events=True,
     ),
     Family(
         name="kata",
@@ -89,7 +87,6 @@ FAMILIES: Final = (
         host_processes=True,
         first_process=False,
         options=OptionsKind.NONE,
-        events=True,
     ),
     Family(
         name="other",
@@ -98,7 +95,6 @@ FAMILIES: Final = (
         host_processes=False,
         first_process=True,
         options=OptionsKind.NONE,
-        events=True,
     ),
 )
 
