@@ -56,25 +56,21 @@ def test_series_have_the_names_of_pod_container_and_image_and_the_pods_network(w
     watched.until_ready("seen")
     name, image = f"seen-{NODE}", catalogue.BUSYBOX
 
-    def metrics() -> str:
-        return watched.get("/metrics/cadvisor").decode()
+    usage = ("container_cpu_usage_seconds_total", "container_memory_working_set_bytes")
+    wanted = [(metric, {"container": container}) for metric in usage for container in ("main", "side")]
+    wanted.append(("container_network_receive_bytes_total", {"interface": "eth0"}))
 
-    # cAdvisor looks at a new cgroup when the kernel tells it, and then every ten seconds or so.
-    watched.until(
-        lambda: bool(series(metrics(), "container_network_receive_bytes_total", pod=name, interface="eth0")),
-        "the pod's network has series",
-    )
-    watched.until(
-        lambda: bool(series(metrics(), "container_cpu_usage_seconds_total", pod=name, container="main")),
-        "the container's processor time has series",
-    )
-    text = metrics()
-    for metric in ("container_cpu_usage_seconds_total", "container_memory_working_set_bytes"):
-        for container in ("main", "side"):
-            (found,) = series(text, metric, pod=name, container=container)
-            assert (found["namespace"], found["image"]) == ("default", image), metric
-    (network,) = series(text, "container_network_receive_bytes_total", pod=name, interface="eth0")
-    assert network["namespace"] == "default"
+    def found() -> list[list[dict[str, str]]]:
+        text = watched.get("/metrics/cadvisor").decode()
+        return [series(text, metric, pod=name, **labels) for metric, labels in wanted]
+
+    # cAdvisor looks at each new cgroup when the kernel tells it, and then every ten seconds or so.
+    watched.until(lambda: all(found()), "each container has processor time and memory, the pod its network")
+    seen = found()
+    assert [len(one) for one in seen] == [1] * len(wanted)
+    *of_containers, (of_pod,) = seen
+    assert {(one["namespace"], one["image"]) for (one,) in of_containers} == {("default", image)}
+    assert of_pod["namespace"] == "default"
 
 
 def test_the_summary_has_processor_memory_network_and_file_system(watched: Kubelet) -> None:
