@@ -198,7 +198,10 @@ class Launches:
             await self._end_leftover(target, root, session)
         for group in groups:
             await processtree.kill_all(
-                partial(self._groups.kill, target.cgroup, group), io=self._io, timeout=_KILL_TIME
+                partial(self._groups.members, target.cgroup, group),
+                io=self._io,
+                timeout=_KILL_TIME,
+                together=partial(self._groups.kill, target.cgroup, group),
             )
 
     def gone(self, target: Target) -> None:
@@ -254,13 +257,19 @@ class Launches:
     async def _kill_tree(
         self, running: Launch, roots: set[int], pipes: frozenset[int], *, runtime: int
     ) -> int:
+        cgroup, group = running.target.cgroup, running.group
+
         def find() -> Iterable[ProcessRef]:
             found = set(self._tree(running.target, roots, running.session, pipes, runtime=runtime))
-            if running.group is not None:
-                found.update(self._groups.kill(running.target.cgroup, running.group))
+            if group is not None:
+                found.update(self._groups.members(cgroup, group))
             return found
 
-        return await processtree.kill_all(find, io=self._io, timeout=_KILL_TIME)
+        def together() -> None:
+            if group is not None:
+                self._groups.kill(cgroup, group)
+
+        return await processtree.kill_all(find, io=self._io, timeout=_KILL_TIME, together=together)
 
     def _tree(
         self,

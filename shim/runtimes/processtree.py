@@ -116,10 +116,18 @@ def holders(pids: Iterable[int], pipes: frozenset[int]) -> set[int]:
     return {pid for pid in pids if not pipes.isdisjoint(pipes_of(pid))}
 
 
-async def kill_all(find: Callable[[], Iterable[ProcessRef]], *, io: Executor, timeout: float) -> int:  # noqa: ASYNC109
+async def kill_all(
+    find: Callable[[], Iterable[ProcessRef]],
+    *,
+    io: Executor,
+    timeout: float,  # noqa: ASYNC109
+    together: Callable[[], object] = lambda: None,
+) -> int:
     """Kill what `find` finds (in a thread) until it finds nothing alive; how many were killed.
 
-    Gives up after `timeout` seconds: what is left then hangs in the kernel.
+    `together` kills those it can reach at one stroke, before each of them gets its signal. It is no part of
+    `find`: what is dead by the time that it is looked at would not count. Gives up after `timeout` seconds:
+    what is left then hangs in the kernel.
     """
     loop = asyncio.get_running_loop()
     until = time.monotonic() + timeout
@@ -128,6 +136,7 @@ async def kill_all(find: Callable[[], Iterable[ProcessRef]], *, io: Executor, ti
         found = await loop.run_in_executor(io, lambda: [ref for ref in find() if process.alive(ref)])
         if not found:
             break
+        together()
         for ref in found:
             process.signal(ref, signal.SIGKILL)
         killed.update(found)

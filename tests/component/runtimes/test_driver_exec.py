@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import select
 import time
 
 import pytest
@@ -13,8 +15,12 @@ from oci import commandline
 from oci.commandline import Runtime
 from oci.errors import Deadline, RuntimeFailed
 from shim import process
+from shim.kernel import pidfd
 from shim.kernel.arrivals import Arrivals
+from shim.records import ProcessRef
+from shim.runtimes import processtree
 from shim.runtimes.driver import ExecResult
+from shim.runtimes.execgroups import ExecGroups
 from shim.runtimes.shimv2.driver import ShimDriver
 from shim.runtimes.shimv2.execs import open_source
 from shim.runtimes.shimv2.task import Stdio
@@ -129,6 +135,36 @@ def test_after_its_deadline_no_daemon_of_an_exec_is_left_where_it_has_a_group(pl
             with pytest.raises(Deadline, match=re.escape(f"no end within {SHORT:g} s")):
                 await driver.exec_sync(target, rig.exec("sh", "-c", f"{DAEMON}; sleep 300", timeout=SHORT))
             assert len(rig.processes(target)) == len(before) + (0 if rig.groups_execs else 1)
+
+    play(story)
+
+
+def test_what_dies_at_once_at_its_deadline_is_reaped_by_the_runtime(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the container sees a zombie until the machine's first process takes it."""
+    kill = ExecGroups.kill
+    dead: list[int] = []
+
+    def until_dead(self: ExecGroups, cgroup: str, number: int) -> list[ProcessRef]:
+        killed = kill(self, cgroup, number)
+        for ref in killed:
+            dead.append(ref.pid)
+            descriptor = pidfd.open_process(ref)
+            if descriptor is not None:
+                select.select([descriptor], [], [])
+                os.close(descriptor)
+        return killed
+
+    monkeypatch.setattr(ExecGroups, "kill", until_dead)
+
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            with pytest.raises(Deadline, match="1 process killed"):
+                await driver.exec_sync(target, rig.exec("sleep", "300", timeout=SHORT))
+            assert len(dead) == (1 if rig.groups_execs else 0)
+            assert [pid for pid in dead if processtree.read_entry(pid) is not None] == []
 
     play(story)
 
