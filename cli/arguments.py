@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,10 @@ from cli.form import Form
 from cli.inventory import Realms
 from cli.names import FORMS
 from cli.session import Session
+from oci.errors import BadInput
+
+if TYPE_CHECKING:
+    from cli.streams import Trust
 
 Name = Annotated[
     str,
@@ -53,8 +58,38 @@ Grace = Annotated[
     typer.Option("--timeout", "-t", min=0, metavar="SECONDS", help="Between SIGTERM and SIGKILL."),
 ]
 
+ClientCertificate = Annotated[
+    Path | None,
+    typer.Option(
+        "--client-certificate",
+        envvar="CRISP_CLIENT_CERTIFICATE",
+        metavar="FILE",
+        help="Shown to a streaming server that lets in none without (streaming.tls.client_ca), PEM.",
+    ),
+]
+ClientKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--client-key",
+        envvar="CRISP_CLIENT_KEY",
+        metavar="FILE",
+        help="The certificate's key, PEM, if it is not in the same file.",
+    ),
+]
+
 
 def session(context: typer.Context) -> Session:
     """What the application's options made."""
     assert isinstance(context.obj, Session)
     return context.obj
+
+
+def trust(here: Session, certificate: Path | None, key: Path | None) -> Trust:
+    """What is taken from the daemon's streaming server, and shown to it. Raises BadInput for a key alone."""
+    from cli.streams import Trust
+
+    if certificate is None:
+        if key is not None:
+            raise BadInput("--client-key: it needs --client-certificate")
+        return Trust(server=here.daemon.streaming_certificate)
+    return Trust(server=here.daemon.streaming_certificate, pair=(certificate, key or certificate))

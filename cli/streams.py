@@ -16,19 +16,31 @@ import threading
 import tty
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from api.streaming.channels import WEBSOCKET, Channel, Failed, Outcome, Wanted, read_last_word
 from api.streaming.client import ForwardClient, Forwarded, Opening, Said, WebSocketRemoteClient
 from api.streaming.events import Gone, Reply
 from cli.detach import DetachKeys
-from oci.errors import Busy, Internal
+from oci.errors import BadInput, Busy, Internal
 
 _VERSION = WEBSOCKET["v5.channel.k8s.io"]
 _READ = 32 * 1024
 _CONNECT_TIMEOUT = 10.0
-_CLIENT_CA = "with streaming.tls.client_ca only clients with a certificate are let in, and crisp has none"
 
 Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """Whom both ends of a connection over TLS are.
+
+    `server` is the only certificate that is taken, DER. `pair` is the certificate to show and its key, PEM,
+    which may be one file; None shows none.
+    """
+
+    server: bytes
+    pair: tuple[Path, Path] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +52,14 @@ class Connected:
     first: bytes
 
 
-async def _connect(url: str, protocols: tuple[str, ...], *, websocket: bool, certificate: bytes) -> Connected:
+async def _connect(url: str, protocols: tuple[str, ...], *, websocket: bool, trust: Trust) -> Connected:
     opening = Opening(url, protocols, websocket=websocket)
     named = f"streaming server {opening.host}:{opening.port}"
+    context = _context(trust) if opening.tls else None
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
-            reader, writer = await asyncio.open_connection(
-                opening.host, opening.port, ssl=_any_certificate() if opening.tls else None
-            )
-            if opening.tls and _shown(writer) != certificate:  # before the URL is told
+            reader, writer = await asyncio.open_connection(opening.host, opening.port, ssl=context)
+            if opening.tls and _shown(writer) != trust.server:  # before the URL is told
                 writer.transport.abort()
                 raise Internal(
                     f"{named}: shows another certificate than the daemon's;"
@@ -62,23 +73,50 @@ async def _connect(url: str, protocols: tuple[str, ...], *, websocket: bool, cer
                     raise ConnectionResetError("closed the connection")
                 answer = opening.receive(data)
     except ssl.SSLError as error:
-        raise Internal(f"{named}: TLS: {error.reason or error}; {_CLIENT_CA}") from error
+        raise Internal(f"{named}: TLS: {error.reason or error}; {_turned_away(trust)}") from error
     except (OSError, TimeoutError) as error:
         # A server that turns a client away says so in TLS, but its reset can come first.
         away = opening.tls and isinstance(error, ConnectionResetError | BrokenPipeError)
-        raise Busy(f"{named}: {str(error) or 'no answer'}{f'; {_CLIENT_CA}' if away else ''}") from error
+        raise Busy(
+            f"{named}: {str(error) or 'no answer'}{f'; {_turned_away(trust)}' if away else ''}"
+        ) from error
     if answer.status != 101:
         writer.close()
         raise Internal(f"streaming server: refused with {answer.status}: {answer.text}")
     return Connected(reader, writer, opening.rest())
 
 
-def _any_certificate() -> ssl.SSLContext:
-    """Takes every certificate: it is compared with what the daemon told over its own socket."""
+def _context(trust: Trust) -> ssl.SSLContext:
+    """Takes every certificate: it is compared with what the daemon told over its own socket.
+
+    Raises BadInput for a pair of ours that cannot be used.
+    """
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if trust.pair is not None:
+        certificate, key = trust.pair
+        named = f"client certificate {certificate}" + (f", key {key}" if key != certificate else "")
+        try:
+            context.load_cert_chain(certificate, key, password=_no_password)
+        except ssl.SSLError as error:
+            raise BadInput(
+                f"{named}: no certificate and key that fit together: {error.reason or error}"
+            ) from error
+        except OSError as error:
+            raise BadInput(f"{named}: {error.strerror or error}") from error
     return context
+
+
+def _no_password() -> str:
+    """In the place of OpenSSL's question at the terminal."""
+    raise BadInput("client certificate: its key needs a password, which cannot be given here")
+
+
+def _turned_away(trust: Trust) -> str:
+    if trust.pair is None:
+        return "with streaming.tls.client_ca only clients with a certificate are let in: --client-certificate"
+    return f"{trust.pair[0]} may not be of the authority that streaming.tls.client_ca names"
 
 
 def _shown(writer: asyncio.StreamWriter) -> bytes:
@@ -101,12 +139,9 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-async def converse(url: str, wanted: Wanted, *, certificate: bytes, detach: bytes = b"") -> Outcome | None:
-    """One exec or attach to its end; None when the user has detached. Raises Busy, Internal.
-
-    `certificate` is the only one that is taken from the server, DER.
-    """
-    connected = await _connect(url, (_VERSION.name,), websocket=True, certificate=certificate)
+async def converse(url: str, wanted: Wanted, *, trust: Trust, detach: bytes = b"") -> Outcome | None:
+    """One exec or attach to its end; None when the user has detached. Raises BadInput, Busy, Internal."""
+    connected = await _connect(url, (_VERSION.name,), websocket=True, trust=trust)
     with raw_terminal(wanted.tty):
         session = _Session(connected, wanted, DetachKeys(detach))
         try:
@@ -207,9 +242,9 @@ class _Session:
         stream.buffer.flush()
 
 
-async def forward(url: str, ports: dict[int, int], *, certificate: bytes, address: str, say: Notice) -> None:
+async def forward(url: str, ports: dict[int, int], *, trust: Trust, address: str, say: Notice) -> None:
     """Listen at local ports (local -> the pod's, 0 takes a free one) until cancelled or ended."""
-    connected = await _connect(url, ForwardClient.protocols, websocket=False, certificate=certificate)
+    connected = await _connect(url, ForwardClient.protocols, websocket=False, trust=trust)
     try:
         await _Forwarding(connected, say).run(ports, address)
     finally:

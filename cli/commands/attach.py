@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import detach, names
-from cli.arguments import ContainerName, session
+from cli.arguments import ClientCertificate, ClientKey, ContainerName, session, trust
 from cli.form import note
 from cli.session import READ_TIMEOUT, json_text
 from oci.errors import Internal
@@ -25,6 +25,8 @@ def attach(
     detach_keys: Annotated[
         str, typer.Option("--detach-keys", metavar="KEYS", help="End this, and leave the container running.")
     ] = detach.DEFAULT,
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
 ) -> None:
     """See what a container writes from now on, and type into it, until it ends or the detach keys are typed.
 
@@ -36,6 +38,7 @@ def attach(
 
     keys = detach.parse_keys(detach_keys)
     here = session(context)
+    trusted = trust(here, client_certificate, client_key)
     target = names.find_container(name, here.inventory())
     runtime = here.realm(target.realm).runtime
     asked = cri_pb2.ContainerStatusRequest(container_id=target.id, verbose=True)
@@ -53,7 +56,7 @@ def attach(
         stderr=wanted.stderr,
     )
     url = runtime.Attach(request, timeout=READ_TIMEOUT).url
-    outcome = asyncio.run(converse(url, wanted, certificate=here.daemon.streaming_certificate, detach=keys))
+    outcome = asyncio.run(converse(url, wanted, trust=trusted, detach=keys))
     if outcome is None:
         note(f"{target.name} goes on")
     elif isinstance(outcome, Failed):

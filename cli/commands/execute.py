@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from cli import names
-from cli.arguments import ContainerName, session
+from cli.arguments import ClientCertificate, ClientKey, ContainerName, session, trust
 from cli.form import note
 from cli.session import READ_TIMEOUT
 from oci.errors import BadInput, Internal
 
 if TYPE_CHECKING:
+    from api.streaming.channels import Wanted
     from cli.names import Target
     from cli.session import Session
+    from cli.streams import Trust
 
 EVERYTHING_AFTER = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 """Options end at the first argument: what follows belongs to the command in the container."""
@@ -37,19 +39,23 @@ def execute(
     timeout: Annotated[
         int, typer.Option("--timeout", min=0, metavar="SECONDS", help="Kill it then; 0 waits for ever.")
     ] = 0,
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
 ) -> None:
     """Run a command in a container and end with its exit status.
 
     Without `-i` and `-t` it has no input, and its output is shown when it ends; only then `--timeout` counts.
     """
     from api.proto import cri_pb2
+    from api.streaming.channels import Wanted
 
     here = session(context)
     target = names.find_container(name, here.inventory())
     if stdin or terminal:
         if timeout:
             raise BadInput("--timeout: not together with -i or -t; end the command itself")
-        _stream(here, target, command, stdin=stdin, terminal=terminal)
+        wanted = Wanted(stdin=stdin, stdout=True, stderr=not terminal, tty=terminal)
+        _stream(here, target, command, wanted, trust(here, client_certificate, client_key))
     done = here.realm(target.realm).runtime.ExecSync(
         cri_pb2.ExecSyncRequest(container_id=target.id, cmd=command, timeout=timeout),
         timeout=timeout + 30 if timeout else None,
@@ -64,12 +70,11 @@ def execute(
     raise typer.Exit(done.exit_code & 0xFF)
 
 
-def _stream(here: Session, target: Target, command: list[str], *, stdin: bool, terminal: bool) -> NoReturn:
+def _stream(here: Session, target: Target, command: list[str], wanted: Wanted, trust: Trust) -> NoReturn:
     from api.proto import cri_pb2
-    from api.streaming.channels import Failed, Wanted
+    from api.streaming.channels import Failed
     from cli.streams import converse
 
-    wanted = Wanted(stdin=stdin, stdout=True, stderr=not terminal, tty=terminal)
     request = cri_pb2.ExecRequest(
         container_id=target.id,
         cmd=command,
@@ -79,7 +84,7 @@ def _stream(here: Session, target: Target, command: list[str], *, stdin: bool, t
         stderr=wanted.stderr,
     )
     url = here.realm(target.realm).runtime.Exec(request, timeout=READ_TIMEOUT).url
-    outcome = asyncio.run(converse(url, wanted, certificate=here.daemon.streaming_certificate))
+    outcome = asyncio.run(converse(url, wanted, trust=trust))
     if outcome is None or isinstance(outcome, Failed):
         raise Internal(outcome.message if outcome is not None else "detached")
     raise typer.Exit((outcome.code or 0) & 0xFF)

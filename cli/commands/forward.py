@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli import names
-from cli.arguments import Name, session
+from cli.arguments import ClientCertificate, ClientKey, Name, session, trust
 from cli.form import note
 from cli.session import READ_TIMEOUT
 from oci.errors import BadInput
@@ -27,6 +27,8 @@ def port_forward(
     address: Annotated[
         str, typer.Option("--address", metavar="ADDRESS", help="Where to listen.")
     ] = "127.0.0.1",
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
 ) -> None:
     """Forward connections from this machine to ports of a pod, until Ctrl-C.
 
@@ -37,13 +39,13 @@ def port_forward(
 
     pairs = dict(parse_ports(text) for text in ports)
     here = session(context)
+    trusted = trust(here, client_certificate, client_key)
     target = names.find(name, here.inventory())
     assert target.pod is not None or target.container is not None
     pod = target.pod.id if target.pod is not None else target.container.pod_id  # type: ignore[union-attr]
     request = cri_pb2.PortForwardRequest(pod_sandbox_id=pod, port=sorted(set(pairs.values())))
     url = here.realm(target.realm).runtime.PortForward(request, timeout=READ_TIMEOUT).url
-    certificate = here.daemon.streaming_certificate
-    asyncio.run(forward(url, pairs, certificate=certificate, address=address, say=note))
+    asyncio.run(forward(url, pairs, trust=trusted, address=address, say=note))
 
 
 def parse_ports(text: str) -> tuple[int, int]:

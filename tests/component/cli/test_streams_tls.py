@@ -17,9 +17,9 @@ import pytest
 from api.streaming.channels import SPDY, Channel, Ended, Wanted
 from api.streaming.client import Opening, SpdyRemoteClient
 from api.streaming.tls import self_made
-from cli.streams import converse
+from cli.streams import Trust, converse
 from oci.errors import Internal
-from tests.component.cli.person import command, environment
+from tests.component.cli.person import command, crisp, environment
 from tests.component.cli.test_streams import LIMIT, Terminal
 from tests.component.cri.client import Client
 from tests.component.streaming.authority import Authority
@@ -100,6 +100,13 @@ def test_only_clients_with_a_certificate_are_let_in_to_a_self_made_pair(
         )  # fmt: skip
         assert refused.returncode != 0
         assert b"streaming.tls.client_ca" in refused.stderr
+        shown = ("--client-certificate", str(ours.client()))
+        done = crisp(daemon, "exec", "-i", *shown, container, "echo", "let in")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "let in\n", "")
+        theirs = Authority(tmp_path / "theirs").client()
+        done = crisp(daemon, "exec", "-i", "--client-certificate", str(theirs), container, "true")
+        assert done.returncode != 0
+        assert f"{theirs} may not be of the authority" in done.stderr
         trusting = ssl.create_default_context()
         trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
         with pytest.raises((ssl.SSLError, ConnectionError, h11.RemoteProtocolError)):
@@ -127,7 +134,7 @@ def test_another_certificate_than_the_daemon_s_is_refused_before_the_url_is_told
             told = ssl.PEM_cert_to_DER_cert(ours[ours.index("-----BEGIN CERTIFICATE") :])
             wanted = Wanted(stdin=False, stdout=True, stderr=True, tty=False)
             with pytest.raises(Internal, match="shows another certificate than the daemon's"):
-                await converse(f"https://127.0.0.1:{port}/exec/secret", wanted, certificate=told)
+                await converse(f"https://127.0.0.1:{port}/exec/secret", wanted, trust=Trust(server=told))
             while not heard:
                 await asyncio.sleep(0.01)
 

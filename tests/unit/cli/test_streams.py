@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.streaming.channels import Wanted
 from cli.commands.forward import parse_ports
 from cli.detach import DEFAULT, DetachKeys, parse_keys
+from cli.streams import Trust, converse
 from oci.errors import BadInput
 from tests.unit.cli.service import Service, container, pod
 
@@ -64,4 +69,31 @@ def test_a_time_limit_and_a_terminal_do_not_go_together() -> None:
     service.objects.pods.append(owner)
     service.objects.containers.append(container("b", owner, "main"))
     assert service.run("exec", "-it", "--timeout", "5", "web", "sh") == 2
+    assert service.changing() == []
+
+
+def test_a_client_certificate_that_cannot_be_shown_is_told_before_anything_is_asked(tmp_path: Path) -> None:
+    certificate = tmp_path / "client.pem"
+    trust = Trust(server=b"", pair=(certificate, certificate))
+
+    def converse_with_it() -> None:
+        wanted = Wanted(stdin=False, stdout=True, stderr=True, tty=False)
+        asyncio.run(converse("https://127.0.0.1:1/exec/secret", wanted, trust=trust))
+
+    with pytest.raises(BadInput, match=f"^client certificate {certificate}: No such file or directory$"):
+        converse_with_it()
+    certificate.write_text("no certificate")
+    with pytest.raises(BadInput, match=f"^client certificate {certificate}: no certificate and key that fit"):
+        converse_with_it()
+
+
+@pytest.mark.parametrize(
+    "words", [("exec", "-i", "web", "true"), ("attach", "web"), ("port-forward", "web", "80")]
+)
+def test_a_client_key_without_its_certificate_is_refused(words: tuple[str, ...]) -> None:
+    service = Service()
+    owner = pod("a", "default", "web")
+    service.objects.pods.append(owner)
+    service.objects.containers.append(container("b", owner, "main"))
+    assert service.run(words[0], "--client-key", "/key.pem", *words[1:]) == 2
     assert service.changing() == []
