@@ -6,20 +6,15 @@ has just read.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any
-
-import grpc
 
 from api.client import Client
-from api.proto import cri_pb2, cri_pb2_grpc
-from benchmarks import memory, work
+from api.proto import cri_pb2
+from benchmarks import memory, subscriber, work
 from benchmarks.report import Row
 from benchmarks.run import Run, Samples, eight
 from benchmarks.sides import Side
@@ -69,18 +64,8 @@ def node(run: Run) -> list[Row]:
         client = run.clients[side.name]
         pods = run.pods(count)
         eight(partial(work.start, client), pods)
-        with _events(side) as seen:
-            time.sleep(2)  # what the starts left to do
-            used, began = memory.processor_time(side.pid), perf_counter()
-            _poll(client, pods, seconds=run.counts.seconds)
-            elapsed = (perf_counter() - began) * 1000
-            shares[side.name] = [(memory.processor_time(side.pid) - used) / elapsed * 100]
-            seen.clear()
-            for pod in pods[: run.counts.ends]:
-                request = cri_pb2.StopContainerRequest(container_id=pod.container, timeout=0)
-                client.runtime.StopContainer(request)
-            _wait_for(seen, len(pods[: run.counts.ends]))
-            lags[side.name] = list(seen)
+        ends = min(run.counts.ends, count)
+        lags[side.name] = subscriber.watch(side, ends, partial(_watched, run, side, pods, shares))
         eight(partial(work.end, client), pods)
     return [
         Row(
@@ -100,6 +85,19 @@ def node(run: Run) -> list[Row]:
     ]
 
 
+def _watched(run: Run, side: Side, pods: Sequence[Pod], shares: Samples) -> None:
+    """Poll as kubelet does, beside an open stream of events, and then end some containers one by one."""
+    client = run.clients[side.name]
+    time.sleep(2)  # what the starts left to do
+    used, began = memory.processor_time(side.pid), perf_counter()
+    _poll(client, pods, seconds=run.counts.seconds)
+    elapsed = (perf_counter() - began) * 1000
+    shares[side.name] = [(memory.processor_time(side.pid) - used) / elapsed * 100]
+    for pod in pods[: run.counts.ends]:
+        request = cri_pb2.StopContainerRequest(container_id=pod.container, timeout=0)
+        client.runtime.StopContainer(request)
+
+
 def _poll(client: Client, pods: Sequence[Pod], *, seconds: float) -> None:
     """Four lists each ten seconds, and in between the status of each pod once a minute."""
     runtime = client.runtime
@@ -117,43 +115,3 @@ def _poll(client: Client, pods: Sequence[Pod], *, seconds: float) -> None:
         runtime.PodSandboxStatus(cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod.sandbox))
         statuses += 1
         time.sleep(max(statuses * pause - (perf_counter() - began), 0))
-
-
-@contextmanager
-def _events(side: Side) -> Iterator[list[float]]:
-    """Milliseconds from each container's end, as its status has it, to the event of it."""
-    lags: list[float] = []
-    channel = grpc.insecure_channel(f"unix:{side.socket}")
-    stream: Any = cri_pb2_grpc.RuntimeServiceStub(channel).GetContainerEvents(cri_pb2.GetEventsRequest())
-
-    def follow() -> None:
-        try:
-            for event in stream:
-                now = time.time_ns()
-                if event.container_event_type != cri_pb2.CONTAINER_STOPPED_EVENT:
-                    continue
-                lags.extend(
-                    (now - status.finished_at) / 1e6
-                    for status in event.containers_statuses
-                    if status.id == event.container_id
-                )
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.CANCELLED:
-                raise
-
-    reader = threading.Thread(target=follow, name="events")
-    reader.start()
-    try:
-        yield lags
-    finally:
-        stream.cancel()
-        reader.join()
-        channel.close()
-
-
-def _wait_for(seen: Sequence[float], count: int, *, limit: float = 20.0) -> None:
-    deadline = perf_counter() + limit
-    while len(seen) < count:
-        if perf_counter() > deadline:
-            raise TimeoutError(f"{len(seen)} of {count} events came within {limit:g} s")
-        time.sleep(0.05)
