@@ -337,7 +337,9 @@ class Settings(Table):
     )
     listen: SocketPaths = Field(
         default_factory=lambda data: (data["run_dir"] / "crisp.sock",),
-        description="Sockets on which CRI is served to kubelet and other clients.",
+        description="Sockets on which CRI is served to kubelet and other clients. Those of other runtimes may"
+        " be among them, such as `/run/cri-dockerd.sock`: the start is refused while another process answers"
+        " there.",
         json_schema_extra={"shown": '["RUN_DIR/crisp.sock"]'},
     )
     run_socket: SocketPath = Field(
@@ -374,14 +376,18 @@ class Settings(Table):
     def _sockets_fit_and_differ(self) -> Settings:
         seen: dict[Path, str] = {}
         sockets = [("listen", path) for path in self.listen]
-        for key, path in (*sockets, ("run_socket", self.run_socket), ("admin_socket", self.admin_socket)):
+        sockets += [("run_socket", self.run_socket), ("admin_socket", self.admin_socket)]
+        if self.kubelet.cadvisor_socket is not None:
+            sockets.append(("kubelet.cadvisor_socket", self.kubelet.cadvisor_socket))
+        for key, path in sockets:
             if len(str(path).encode()) > UNIX_PATH_MAX:
                 raise between_keys(
                     "run_dir", f"the default of {key} is {str(path)!r}, longer than {UNIX_PATH_MAX} bytes"
                 )
-            if path in seen:
-                raise between_keys(key, f"{str(path)!r} is given twice, here and in {seen[path]}")
-            seen[path] = key
+            place = Path("/run", path.relative_to("/var/run")) if path.is_relative_to("/var/run") else path
+            if place in seen:
+                raise between_keys(key, f"{str(path)!r} is given twice, here and in {seen[place]}")
+            seen[place] = key
         return self
 
     @property

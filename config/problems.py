@@ -62,7 +62,7 @@ def translate(error: ValidationError, *, between_keys: bool) -> list[tuple[KeyPa
             continue
         path = tuple(part for part in item["loc"] if part != "[key]")
         if between_keys:
-            path = (*path, item["ctx"]["key"])
+            path = (*path, *item["ctx"]["key"].split("."))
         is_key = bool(item["loc"]) and item["loc"][-1] == "[key]"
         found.append((path, _message(path, item, is_key=is_key)))
     return found

@@ -10,7 +10,8 @@ BETWEEN_KEYS = "between_keys"
 
 
 def between_keys(key: str, message: str) -> PydanticCustomError:
-    """A rule over several keys is broken; `key` is the one of this table to look at."""
+    """A rule over several keys is broken; `key` is the one of this table to look at, or
+    "table.key" below it."""
     return PydanticCustomError(BETWEEN_KEYS, "{message}", {"key": key, "message": message})
 
 

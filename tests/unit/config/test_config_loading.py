@@ -217,6 +217,11 @@ def test_a_rule_over_several_keys_is_judged_after_merging(files: Files) -> None:
             "listen = ['/a', '/b']\nadmin_socket = '/b'",
             "config.toml:2: admin_socket: '/b' is given twice, here and in listen",
         ),
+        (
+            "listen = ['/a', '/run/crio/crio.sock']\n[kubelet]\ncadvisor_socket = '/var/run/crio/crio.sock'",
+            "config.toml:3: kubelet.cadvisor_socket: '/var/run/crio/crio.sock' is given twice, here and in "
+            "listen",
+        ),
         ("listen = []", "config.toml:1: listen: the array must not be empty"),
         ("state_dir = '/a/../b'", "config.toml:1: state_dir: '/a/../b' holds '..'"),
         (
