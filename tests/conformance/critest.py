@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.machine import PATIENCE
 from tests.parts.build import program
+from tests.streams import recordings
 
 NODES = 6  # specs at the same time: most of what they do is wait
 SPEC_LIMIT = 1200 * PATIENCE  # seconds for all of them together
@@ -48,7 +49,11 @@ def run(
     run begin with, `flags` are critest's own.
     """
     skipped = frozenset(skip)
-    with tempfile.TemporaryDirectory(prefix="crisp-critest.") as scratch:
+    transport = "websocket" if any(flag.startswith("-websocket") for flag in flags) else "spdy"
+    with (
+        recordings.recorded(endpoint, f"critest-1.36.0-{transport}") as endpoint,
+        tempfile.TemporaryDirectory(prefix="crisp-critest.") as scratch,
+    ):
         binary = Path(scratch, "critest.test")  # ginkgo knows a compiled suite by this ending
         binary.symlink_to(program("cri-tools", "critest"))
         done = subprocess.run(

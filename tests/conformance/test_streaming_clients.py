@@ -21,7 +21,8 @@ from tests.component.cri.client import Client
 from tests.component.streaming.clients import attach_url, exec_url, forward_url, shell
 from tests.component.streaming.pods import echo, in_pod
 from tests.daemon import Daemon
-from tests.doubles.api_server import CONTAINER, ApiServer, serving
+from tests.doubles.api_server import CONTAINER, ApiServer
+from tests.doubles.relay import serving
 from tests.parts.build import program
 from tests.streams import recordings
 
@@ -108,9 +109,12 @@ def client(served: Daemon) -> Iterator[Client]:
     served.remove_pod_groups()
 
 
-def crictl(served: Daemon) -> Person:
-    words = ("--config", "/dev/null", "--runtime-endpoint", served.endpoint, "--timeout", "60s")
-    return Person([str(program("cri-tools", "crictl")), *words], {"PATH": os.environ["PATH"]})
+@contextlib.contextmanager
+def crictl(served: Daemon, name: str) -> Iterator[Person]:
+    """`name` is what its recordings are called."""
+    with recordings.recorded(served.endpoint, f"crictl-1.36.0-{name}") as endpoint:
+        words = ("--config", "/dev/null", "--runtime-endpoint", endpoint, "--timeout", "60s")
+        yield Person([str(program("cri-tools", "crictl")), *words], {"PATH": os.environ["PATH"]})
 
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["spdy", "websocket"])
@@ -118,28 +122,30 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["spdy", "websocket"])
 
 @TRANSPORTS
 def test_crictl_execs_attaches_and_forwards(client: Client, served: Daemon, transport: str) -> None:
-    person, over = crictl(served), ("--transport", transport)
+    over = ("--transport", transport)
     pod = client.run_pod()
     id_ = shell(client, tty=False, script=SCRIPT, pod=pod, stdin_once=True)
-    said = person.run("exec", *over, "-i", id_, "sh", "-c", "cat; echo err >&2; exit 3", given=b"hello\n")
-    assert (said.code, said.out) == (1, b"hello\n")
-    assert b"err\n" in said.err
-    assert b"exit code 3" in said.err
-    with in_pod(client, pod, 8080, echo), person.forwarding("port-forward", *over, pod, ":8080") as port:
-        assert echoed(port) == b"hello"
-    said = person.run("attach", *over, "-i", id_, given=b"one\ntwo\n")
+    with crictl(served, transport) as person:
+        script = "cat; echo err >&2; exit 3"
+        said = person.run("exec", *over, "-i", id_, "sh", "-c", script, given=b"hello\n")
+        assert (said.code, said.out) == (1, b"hello\n")
+        assert b"err\n" in said.err
+        assert b"exit code 3" in said.err
+        with in_pod(client, pod, 8080, echo), person.forwarding("port-forward", *over, pod, ":8080") as port:
+            assert echoed(port) == b"hello"
+        said = person.run("attach", *over, "-i", id_, given=b"one\ntwo\n")
     assert (said.code, said.out, said.err) == (0, b"out one\nout two\nbye\n", b"err one\nerr two\n")
 
 
 @TRANSPORTS
 def test_crictl_has_a_terminal(client: Client, served: Daemon, transport: str) -> None:
-    person, over = crictl(served), ("--transport", transport)
+    over = ("--transport", transport)
     id_ = shell(client, tty=True, script="read line; echo got $line")
-    seen = person.at_a_terminal(
-        "exec", *over, "-it", id_, "sh", "-c", "tty; read x; echo $x $x", typed=b"twice\r", until=b"/dev/pts"
-    )
-    assert b"twice twice" in seen
-    seen = person.at_a_terminal("attach", *over, "-it", id_, typed=b"word\r", until=b"")
+    with crictl(served, f"{transport}-terminal") as person:
+        words = ("sh", "-c", "tty; read x; echo $x $x")
+        seen = person.at_a_terminal("exec", *over, "-it", id_, *words, typed=b"twice\r", until=b"/dev/pts")
+        assert b"twice twice" in seen
+        seen = person.at_a_terminal("attach", *over, "-it", id_, typed=b"word\r", until=b"")
     assert b"got word" in seen
 
 
@@ -189,9 +195,9 @@ def cluster(
             },
         )
         yield Cluster(kubectl, server)
-    if "CRISP_RECORD_STREAMS" in os.environ:
+    if recordings.RECORD in os.environ:
         name = f"kubectl-1.37.2-{transport}{'-terminal' if tty else ''}"
-        recordings.write(Path(os.environ["CRISP_RECORD_STREAMS"]), name, server.passed)
+        recordings.write(Path(os.environ[recordings.RECORD]), name, server.passed)
 
 
 SPOKEN = {

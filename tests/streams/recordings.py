@@ -1,20 +1,26 @@
 """Conversations of real clients with the daemon, kept as files: `tests/golden/streams/*.json`.
 
-`CRISP_RECORD_STREAMS=DIRECTORY pytest tests/conformance/test_streaming_clients.py` makes them anew from what
-kubectl says through the double of the API server. The token in the path is taken out.
+With `CRISP_RECORD_STREAMS=DIRECTORY` in their environment these tests make them anew, `test_streaming_clients.py`
+of tests/conformance, and of `test_critest.py` there `test_critest_passes[runc]` and
+`test_streaming_passes_over_websockets_too[runc]`: kubectl's from what it says through the double of the API server,
+crictl's and critest's from what passes through a socket before the daemon's. The token in the path is taken out.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.doubles.api_server import Passed
+from tests.doubles.cri_front import front
+from tests.doubles.relay import Passed
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "streams"
+RECORD = "CRISP_RECORD_STREAMS"
 LIMIT = 16 * 1024  # bytes of a conversation that is kept
 
 
@@ -29,6 +35,18 @@ class Recording:
     protocol: str
     client: bytes
     server: bytes
+
+
+@contextmanager
+def recorded(endpoint: str, name: str) -> Iterator[str]:
+    """The endpoint to use within the block: the daemon's own, or one that records streams if asked to."""
+    directory = os.environ.get(RECORD)
+    if directory is None:
+        yield endpoint
+        return
+    with front(endpoint) as (other, made):
+        yield other
+    write(Path(directory), name, made.passed)
 
 
 def write(directory: Path, name: str, passed: Iterable[Passed]) -> None:

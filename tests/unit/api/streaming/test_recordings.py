@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from api.streaming import channels
 from api.streaming.channels import Channel, Ended, Wanted, read_last_word
 from api.streaming.client import Said, SpdyRemoteClient, WebSocketRemoteClient
-from api.streaming.events import Connect, Gone, HalfClosed, Input, InputEnd, Ready, Received, Reply, Resize
+from api.streaming.events import (
+    Aborted,
+    Connect,
+    Gone,
+    HalfClosed,
+    Input,
+    InputEnd,
+    Ready,
+    Received,
+    Reply,
+    Resize,
+)
 from api.streaming.forwarding import SpdyForwarding, TunnelForwarding
 from api.streaming.remote import SpdyRemote, WebSocketRemote
 from api.streaming.upgrade import Head, Kind, Request, Spdy, negotiate, target
@@ -56,16 +67,21 @@ def fresh(of: Recording) -> Callable[[], Receive]:
     return made
 
 
+def client_of(of: Recording) -> str:
+    return of.name.partition("-")[0]
+
+
 def meant(of: Recording) -> list[Any]:
     """What its client did, in events; ports and sizes as they were on that day."""
     terminal = wanted(of).tty
     if of.kind == "portforward":
-        one = [Connect, Received, HalfClosed]
-        return [kind for _ in range(3) for kind in one]
+        # critest's HTTP client lets go of its connection as it likes; one of the four recorded was reset.
+        end = Aborted if of.name == "critest-1.36.0-websocket-4-portforward" else HalfClosed
+        return [Connect, Received, end] * (3 if client_of(of) == "kubectl" else 1)
     kinds: list[type] = [Ready]
-    if terminal:
+    if terminal and client_of(of) != "critest":  # it asks for a terminal and has none itself
         kinds += [Resize]
-    if wanted(of).stdin:
+    if wanted(of).stdin and (client_of(of), of.kind) != ("critest", "exec"):  # nor does it type there
         kinds += [Input] if terminal else [Input, InputEnd]
     return kinds
 
@@ -121,13 +137,19 @@ def test_what_the_daemon_said_ends_with_its_last_word(name: str) -> None:
     assert read_last_word(word) == Ended(code=code)
 
 
-def test_every_operation_was_recorded_over_both_transports() -> None:
-    assert {(each.kind, wanted(each).tty, each.protocol) for each in RECORDINGS.values()} == {
+@pytest.mark.parametrize("client", ["crictl", "critest", "kubectl"])
+def test_every_operation_was_recorded_over_both_transports(client: str) -> None:
+    recorded = {
+        (each.kind, wanted(each).tty, each.protocol)
+        for each in RECORDINGS.values()
+        if client_of(each) == client
+    }
+    assert recorded == {
         *(
             (kind, tty, protocol)
-            for kind in ("exec", "attach")
-            for tty in (False, True)
+            for kind, tty in (("exec", False), ("exec", True), ("attach", False), ("attach", True))
             for protocol in ("v4.channel.k8s.io", "v5.channel.k8s.io")
+            if (client, kind, tty) != ("critest", "attach", True)  # no spec of it does
         ),
         ("portforward", False, "portforward.k8s.io"),
         ("portforward", False, "SPDY/3.1+portforward.k8s.io"),
