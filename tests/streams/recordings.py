@@ -1,9 +1,10 @@
 """Conversations of real clients with the daemon, kept as files: `tests/golden/streams/*.json`.
 
-With `CRISP_RECORD_STREAMS=DIRECTORY` in their environment these tests make them anew, `test_streaming_clients.py`
-of tests/conformance, and of `test_critest.py` there `test_critest_passes[runc]` and
-`test_streaming_passes_over_websockets_too[runc]`: kubectl's from what it says through the double of the API server,
-crictl's and critest's from what passes through a socket before the daemon's. The token in the path is taken out.
+With `CRISP_RECORD_STREAMS=DIRECTORY` in their environment tests of tests/conformance make them anew: all of
+`test_streaming_clients.py`, and `test_critest_passes[runc]` and
+`test_streaming_passes_over_websockets_too[runc]`
+of `test_critest.py`. kubectl's come from what it says through the double of the API server, crictl's and
+critest's from what passes through a socket before the daemon's. The token in the path is taken out.
 """
 
 from __future__ import annotations
