@@ -186,6 +186,7 @@ _ABSENT: Final = re.compile(
     r"|error opening file `.*/status`: No such file or directory"  # crun
     r"|container state directory does not exist"  # youki
     r"|loading (?:container|sandbox): file does not exist"  # runsc
+    r"|Container ID \(.*\) does not exist"  # kata-runtime 1.x
 )
 _NOT_RUNNING: Final = re.compile(
     r"cannot exec (?:in )?a (?:container that has )?stopped|container (?:.* )?is not running"

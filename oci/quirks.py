@@ -11,9 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from typing import Any
 
 from oci.features import HandlerFeatures, RuntimeVersion
+
+
+class Ability(Enum):
+    """What containers can do with runc, and some runtimes do not have. Where it lacks, people are told."""
+
+    EXEC_SIGNAL = "exec signal"  # an exec that signal n ended reports 128 + n
+    GROUP = "group"  # its cgroup holds its processes, and counts what they use
+    LIMITS = "limits"  # of a living container can be changed
+    OOM = "oom"  # its memory limit is its own: over it, it is killed, and that is told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +51,13 @@ class Quirks:
     host_network_options: tuple[str, ...] = ()  # of create, for a pod on the host's network
     port_forward: bool = False  # has a verb `port-forward` that connects to a port of the sandbox
     features: Mapping[str, bool] = field(default_factory=dict)  # of `HandlerFeatures`, over what was found
-    notes: tuple[str, ...] = ()  # what the node's people should know, for `crisp handlers`
+    lacks: Mapping[Ability, str] = field(default_factory=dict)  # what it cannot do, in words for people
+    notes: tuple[str, ...] = ()  # what else the node's people should know
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """For `crisp handlers`."""
+        return (*self.notes, *dict.fromkeys(self.lacks.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +93,8 @@ ROWS: tuple[Row, ...] = (
     Row(
         runtime="youki",
         sets={
-            "notes": (
-                "an exec that signal n ended reports n, not 128 + n",
-                "processes of exec run without the container's seccomp filter",
-            )
+            "lacks": {Ability.EXEC_SIGNAL: "an exec that signal n ended reports n, not 128 + n"},
+            "notes": ("processes of exec run without the container's seccomp filter",),
         },
         why="youki passes the number on as it is, and a status of n cannot be told from it; its exec takes"
         " nothing of `linux` over but the namespaces",
@@ -118,6 +132,10 @@ ROWS: tuple[Row, ...] = (
             "root_mounts": ("null-netns",),
             "host_network_options": ("--network=host",),
             "features": {"apparmor": False, "selinux": False, "user_namespaces": False},
+            "lacks": {
+                Ability.GROUP: "what a container uses is counted for its sandbox as a whole",
+                Ability.OOM: "a container's memory limit is not enforced, the sandbox has them all",
+            },
             "notes": (
                 "ignores AppArmor profiles",
                 "every container of a pod runs in the process of its first one",
@@ -141,6 +159,10 @@ ROWS: tuple[Row, ...] = (
             "refuses_options": ("--no-new-keyring", "--preserve-fds"),
             "keeps_network": False,
             "features": {"apparmor": False, "selinux": False},
+            "lacks": {
+                Ability.GROUP: "what a container uses is counted for its virtual machine as a whole",
+                Ability.OOM: "a container without memory is killed in its guest, which does not tell why",
+            },
             "notes": ("runs each pod in a virtual machine", "the pid file names a kata-shim"),
         },
         why="Kata 1.x: the pid file holds a kata-shim for each container, which ends with its status",
@@ -149,14 +171,16 @@ ROWS: tuple[Row, ...] = (
 
 
 def quirks_of(version: RuntimeVersion, rows: tuple[Row, ...] = ROWS) -> Quirks:
-    """What the table says of the runtime that calls itself so; later rows win, notes add up."""
+    """What the table says of the runtime that calls itself so; later rows win, notes and lacks add up."""
     sets: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
+    lacks: dict[Ability, str] = {}
     for row in rows:
         if row.runtime == version.name and _within(version.version, row):
             sets |= row.sets
             notes += tuple(row.sets.get("notes", ()))
-    return replace(Quirks(**sets), notes=notes)
+            lacks |= row.sets.get("lacks", {})
+    return replace(Quirks(**sets), notes=notes, lacks=lacks)
 
 
 def corrected(features: HandlerFeatures, quirks: Quirks) -> HandlerFeatures:

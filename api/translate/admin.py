@@ -145,7 +145,7 @@ def handlers(
                 for member in dataclasses.fields(entry.features)
             },
             pods=began_with.count(entry),
-            notes=entry.quirks.notes,
+            notes=entry.quirks.told,
             root=str(entry.root),
             former=is_former,
         )

@@ -10,7 +10,7 @@ import contextlib
 import signal as signals
 from dataclasses import replace
 
-from oci.errors import Absent, CrispError, Internal, WrongState
+from oci.errors import Absent, CrispError, Internal, RuntimeFailed, WrongState
 from shim import process
 from shim.records import ProcessRef
 from shim.runtimes import processtree
@@ -22,10 +22,19 @@ class InsideDriver(OciDriver):
     """See `shim.runtimes.driver.Driver`."""
 
     async def kill(self, target: Target, signal: int, *, everything: bool = False) -> None:
-        """By the runtime; with SIGKILL to everything it returns when the end is seen outside."""
+        """By the runtime; with SIGKILL to everything it returns when the end is seen outside.
+
+        How runtimes refuse to signal what has ended differs: what stands for it outside tells.
+        """
         await self._open()
-        with contextlib.suppress(Absent, WrongState):
+        try:
             await self._verbs.kill(target.id, signal, everything=everything)
+        except (Absent, WrongState):
+            pass
+        except RuntimeFailed:
+            outside = self._outside(target)
+            if outside is None or process.alive(outside):
+                raise
         if everything and signal == signals.SIGKILL:
             await self._gone(target)
 

@@ -16,7 +16,7 @@ from oci.features import (
     parse_features,
     parse_version,
 )
-from oci.quirks import corrected, quirks_of, refused_options
+from oci.quirks import Quirks, corrected, quirks_of, refused_options
 from shim import process
 from shim.runtimes import programs
 from shim.runtimes.driver import Driver
@@ -75,10 +75,7 @@ class OciKind:
         )
 
     def driver(self, handler: Handler, context: DriverContext) -> Driver:
-        made: type[OciDriver] = InsideDriver if handler.quirks.inside else OciDriver
-        if handler.quirks.supervise == "wait":
-            made = WaitedDriver
-        return made(
+        return driver_type(handler.quirks)(
             handler,
             run_dir=context.run_dir,
             exits=context.exits,
@@ -89,6 +86,13 @@ class OciKind:
             kill_time=context.kill_time,
             exec_drain=context.exec_drain,
         )
+
+
+def driver_type(quirks: Quirks) -> type[OciDriver]:
+    """What drives a runtime of these ways."""
+    if quirks.supervise == "wait":
+        return WaitedDriver
+    return InsideDriver if quirks.inside else OciDriver
 
 
 def _programs(candidate: Candidate, path: str) -> tuple[Path, Path]:

@@ -56,10 +56,10 @@ def shim():
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     pid_file = os.path.join(place, "inner-pid")
-    made = subprocess.run(
-        [CRUN, *inner, "create", "--bundle", value("bundle"), "--pid-file", pid_file, container],
-        restore_signals=True, preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (1, 2, 10, 15)],
-        stderr=open(os.path.join(place, "said"), "wb"))
+    made = subprocess.run(  # its words go to a file: stderr is the container's
+        [CRUN, *inner, "--log=" + os.path.join(place, "said"), "--log-format=json", "create",
+         "--bundle", value("bundle"), "--pid-file", pid_file, container],
+        restore_signals=True, preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (1, 2, 10, 15)])
     open(os.path.join(place, "created.new"), "w").write(str(made.returncode))
     os.rename(os.path.join(place, "created.new"), os.path.join(place, "created"))
     if made.returncode:
@@ -96,7 +96,7 @@ if verb == "create":
             break
         time.sleep(0.01)
     if open(os.path.join(place, "created")).read() != "0":
-        words = open(os.path.join(place, "said")).read().strip()
+        words = json.loads(open(os.path.join(place, "said")).readlines()[-1])["msg"]
         subprocess.run(["rm", "-rf", place])
         say(words or "the guest failed")
     open(os.path.join(place, "shim-pid"), "w").write(str(child))
@@ -114,6 +114,10 @@ if verb == "state":
     answer["pid"] = int(open(os.path.join(place, "shim-pid")).read()) if answer["status"] != "stopped" else 0
     print(json.dumps(answer))
     sys.exit(0)
+if verb == "kill":
+    done = subprocess.run([CRUN, *inner, "state", container], capture_output=True)
+    if done.returncode == 0 and json.loads(done.stdout)["status"] == "stopped":
+        say("Container " + container + " not ready, running or paused, cannot send a signal")
 words = [word for word in sys.argv[sys.argv.index(verb):]]
 done = subprocess.run([CRUN, *inner, *(["--log=" + log, "--log-format=json"] if log else []), *words])
 if verb == "delete" and done.returncode == 0:

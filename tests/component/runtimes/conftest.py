@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.component.runtimes.rig import Rig, Shim, make_rootfs
-from tests.images.catalogue import unpacked
+from tests.component.runtimes.rig import Rig, make_rootfs
+from tests.component.runtimes.subjects import WHOLE, probed
 from tests.leaks import Scope
 from tests.machine import PATIENCE
-from tests.parts import build
-from tests.parts.table import PARTS
+from tests.parts.cargo import NoToolchain
 
 RUNTIMES = ("runc", "crun")
 SHIMS = ("shim-runc-v2", "shim-runc-1.6")
@@ -27,7 +26,7 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_rootfs(tmp_path_factory.mktemp("rootfs") / "rootfs")
 
 
-@pytest.fixture(params=RUNTIMES + SHIMS)
+@pytest.fixture(params=WHOLE)
 def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -41,34 +40,29 @@ def leak_scope(tmp_path: Path) -> Scope:
 EXPECTED = (
     "path */run/exits", "path */run/attach", "path */run/execs", "path */run/logs",
     "path */run/logger", "path */run/logger/*", "path */run/shims", "path */run/shims/*", "path */run/fifos",
-    "path */run/s", "path */root/crisp",
+    "path */run/s", "path */root/crisp", "path */root/guest",
 )  # fmt: skip
 
 
-def shim_of(name: str) -> Shim | None:
-    """What the name of a handler of kind "shim" stands for; None for an OCI runtime."""
-    if name == "shim-runc-v2":
-        program = build.program("containerd", "containerd-shim-runc-v2")
-        return Shim(program=program, version=PARTS["containerd"].version, runtime=Path("/usr/sbin/runc"))
-    if name == "shim-runc-1.6":  # Debian 12's: another way of starting, and version 2 of the Task service
-        program = unpacked("containerd") / "usr/bin/containerd-shim-runc-v2"
-        return Shim(program=program, version="1.6.20~ds1", runtime=Path("/usr/sbin/runc"))
-    return None
+@pytest.fixture(scope="session")
+def doubles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the programs of doubles are, one folder each."""
+    return tmp_path_factory.mktemp("doubles")
 
 
 @pytest.fixture
-def play(runtime: str, tmp_path: Path, rootfs: Path) -> Play:
+def play(runtime: str, tmp_path: Path, rootfs: Path, doubles: Path) -> Play:
     """Run a story with a rig, and take everything down after it, whatever happened."""
 
     def run(story: Story, *, real: str = runtime, **options: object) -> None:
+        try:
+            (doubles / real).mkdir(exist_ok=True)
+            found = probed(real, doubles / real)
+        except NoToolchain as error:
+            pytest.skip(f"{real} cannot be built: {error}")
+
         async def whole() -> None:
-            rig = Rig(
-                runtime=real,
-                base=tmp_path,
-                rootfs=rootfs,
-                shim=shim_of(real),
-                **options,  # type: ignore[arg-type]
-            )
+            rig = Rig(found=found, base=tmp_path, rootfs=rootfs, **options)  # type: ignore[arg-type]
             try:
                 async with asyncio.timeout(60 * PATIENCE):
                     await story(rig)

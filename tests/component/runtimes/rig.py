@@ -14,15 +14,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from oci.features import ExecGroup, HandlerFeatures, RuntimeVersion, parse_exec_help
-from oci.quirks import quirks_of
+import pytest
+
+from oci.features import ExecGroup
+from oci.quirks import Ability
 from oci.workload import ContainerId, PodId
-from shim import cgroups
+from shim import cgroups, process
 from shim.kernel import libc
 from shim.logger.keeper import LogKeeper
 from shim.runtimes.driver import Driver, ExecRequest, Exit, Target
-from shim.runtimes.oci import OciDriver
+from shim.runtimes.ocikind import driver_type
 from shim.runtimes.shimv2.driver import ShimDriver
+from shim.runtimes.shimv2.families import family_of
 from shim.runtimes.table import Handler
 from tests.machine import PATIENCE
 
@@ -48,25 +51,19 @@ def make_rootfs(directory: Path) -> Path:
     return directory
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shim:
-    """A shim to drive: its program, the version that it prints, the OCI runtime below it."""
-
-    program: Path
-    version: str
-    runtime: Path | None = None
-
-
 @dataclass
 class Rig:
-    """One handler with directories of its own. `driver` can be opened again and again, as a restart does."""
+    """One handler with directories of its own. `driver` can be opened again and again, as a restart does.
 
-    runtime: str
+    `found` is what the probe said of it; `binary` stands for its program meanwhile, such as a double. Where
+    pods need a first container the rig makes it with the first that is created.
+    """
+
+    found: Handler
     base: Path
     rootfs: Path
     binary: Path | None = None
     monitor: Path = Path("/usr/bin/conmon")
-    shim: Shim | None = None
     options: dict[str, Any] = field(default_factory=dict)
     exits: dict[str, list[Exit]] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
@@ -84,38 +81,31 @@ class Rig:
         self.cgroups = cgroups.Cgroups(cgroups.find_hierarchies())
 
     def handler(self) -> Handler:
-        if self.shim is not None:
-            return Handler(
-                name=self.runtime,
-                kind="shim",
-                binary=self.binary or self.shim.program,
-                root=self.base / "root",
-                version=RuntimeVersion(name=self.shim.program.name, version=self.shim.version),
-                features=HandlerFeatures(),
-                runtime_binary=self.shim.runtime,
-                source="a test",
-            )
-        found = self.binary or Path(str(shutil.which(self.runtime, path="/usr/sbin:/usr/bin:/sbin:/bin")))
-        version = RuntimeVersion(name=self.runtime, version="0")
-        return Handler(
-            name=self.runtime,
-            kind="oci",
-            binary=found,
-            root=self.base / "root",
-            monitor=self.monitor,
-            monitor_version="2.1.6",
-            version=version,
-            features=HandlerFeatures(),
-            quirks=quirks_of(version),
-            exec_group=self._exec_group(found),
-            source="a test",
-        )
-
-    def _exec_group(self, binary: Path) -> ExecGroup:
+        handler = replace(self.found, root=self.base / "root")
+        if handler.kind == "oci":
+            handler = replace(handler, monitor=self.monitor)
         if self.binary is not None:  # a double, whose calls are counted
-            return ExecGroup.NONE
-        help_ = subprocess.run([binary, "exec", "--help"], capture_output=True, text=True, check=False)
-        return parse_exec_help(help_.stdout)
+            handler = replace(handler, binary=self.binary, exec_group=ExecGroup.NONE)
+        return handler
+
+    @property
+    def by_shim(self) -> bool:
+        return self.found.kind == "shim"
+
+    @property
+    def host_processes(self) -> bool:
+        """Whether a container's processes are this machine's, by what is known of the handler."""
+        if self.by_shim:
+            return family_of(self.found.binary.name).host_processes
+        return not self.found.quirks.inside
+
+    def skip_without(self, ability: Ability) -> None:
+        """Skip the test where the handler is known to lack it."""
+        lacking = self.found.quirks.lacks.get(ability, "")
+        if self.by_shim and not self.host_processes and ability is not Ability.EXEC_SIGNAL:
+            lacking = "its containers are no processes of this machine"
+        if lacking:
+            pytest.skip(f"{self.found.name}: {lacking}")
 
     @property
     def groups_execs(self) -> bool:
@@ -126,9 +116,7 @@ class Rig:
     @contextlib.asynccontextmanager
     async def driver(self, **options: Any) -> AsyncIterator[Driver]:
         """A driver as one life of the daemon has it."""
-        async with (
-            self._shim_driver(**options) if self.shim is not None else self._oci_driver(**options) as made
-        ):
+        async with self._shim_driver(**options) if self.by_shim else self._oci_driver(**options) as made:
             yield made
 
     @contextlib.asynccontextmanager
@@ -153,8 +141,9 @@ class Rig:
 
     @contextlib.asynccontextmanager
     async def _oci_driver(self, **options: Any) -> AsyncIterator[Driver]:
-        driver = OciDriver(
-            self.handler(),
+        handler = self.handler()
+        driver = driver_type(handler.quirks)(
+            handler,
             run_dir=self.base / "run",
             exits=self._ended,
             hierarchies=self.cgroups.hierarchies,
@@ -182,7 +171,7 @@ class Rig:
 
     def target(self, **changed: Any) -> Target:
         """A new container's place."""
-        id_ = ContainerId(secrets.token_hex(32))
+        id_ = changed.pop("id", None) or ContainerId(secrets.token_hex(32))
         directory = self.base / id_
         directory.mkdir()
         target = Target(
@@ -199,6 +188,15 @@ class Rig:
         self.targets.append(target)
         return target
 
+    async def prepare(self, driver: Driver) -> None:
+        """Run the pod's first container, where the driver needs one and it is not there."""
+        if not driver.needs_init or any(target.id == self.pod for target in self.targets):
+            return
+        first = self.target(id=ContainerId(self.pod), log_path=None)
+        created = await driver.create(first, self.spec(first, ["sleep", "1000000"]))
+        self.targets[-1] = replace(first, process=created.process, monitor=created.monitor)
+        await driver.start(self.targets[-1])
+
     def spec(
         self, target: Target, args: Sequence[str], *, own_pids: bool = True, **more: Any
     ) -> dict[str, Any]:
@@ -212,6 +210,10 @@ class Rig:
             mounts = [{"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind", "ro"]}]
         return {
             "ociVersion": "1.0.2",
+            "annotations": {
+                "io.kubernetes.cri.container-type": "sandbox" if target.id == self.pod else "container",
+                "io.kubernetes.cri.sandbox-id": self.pod,
+            },
             "process": self.process(args, terminal=target.tty),
             "root": {"path": str(self.rootfs), "readonly": True},
             "mounts": [
@@ -242,6 +244,7 @@ class Rig:
 
     async def create(self, driver: Driver, *args: str, own_pids: bool = True, **changed: Any) -> Target:
         memory = changed.pop("memory", None)
+        await self.prepare(driver)
         target = self.target(**changed)
         created = await driver.create(target, self.spec(target, args, own_pids=own_pids, memory=memory))
         target = replace(target, process=created.process, monitor=created.monitor)
@@ -256,16 +259,42 @@ class Rig:
     def processes(self, target: Target) -> list[int]:
         return self.cgroups.processes(target.cgroup)
 
+    def memory_limit(self, target: Target) -> int:
+        """Bytes, as the kernel has it."""
+        found = self.cgroups.hierarchies
+        name = "memory.max" if found.unified else "memory.limit_in_bytes"
+        top = found.v2 if found.unified else found.of("memory")
+        assert top is not None
+        return int((top / target.cgroup.strip("/") / name).read_text())
+
+    async def pause(self, target: Target) -> None:
+        """As somebody at the machine would: by the runtime's own verb, or the freezer below a shim."""
+        if not self.by_shim:
+            handler = self.handler()
+            argv = [handler.binary, f"--root={handler.root}", "pause", target.id]
+            await process.run(argv, timeout=10 * PATIENCE)
+            return
+        if not self.host_processes:
+            pytest.skip(f"{self.found.name}: a shim alone pauses what is no process of this machine")
+        found = self.cgroups.hierarchies
+        top, name, word = (
+            (found.v2, "cgroup.freeze", "1")
+            if found.unified
+            else (found.of("freezer"), "freezer.state", "FROZEN")
+        )
+        assert top is not None
+        (top / target.cgroup.strip("/") / name).write_text(word)
+
     def execs(self) -> list[Path]:
         """Files of execs that are under way."""
-        if self.shim is not None:
+        if self.by_shim:
             return list((self.base / "run/fifos").glob("*/exec-*"))
         return list((self.base / "run/execs").iterdir())
 
     async def close(self) -> None:
         """Delete every container and the cgroups; then the leak check looks."""
         async with self.driver() as driver:
-            for target in self.targets:
+            for target in reversed(self.targets):  # the pod's first container at last
                 await driver.delete(target)
         self.cgroups.remove(self.parent)
         self.cgroups.remove(self.monitors)
