@@ -21,6 +21,7 @@ PAIRS = {
     "task": ("containerd-api", "runtime/task/v3/shim.proto"),
     "bootstrap": ("containerd-api", "runtime/bootstrap/v1/bootstrap.proto"),
     "events": ("containerd-api", "services/ttrpc/events/v1/events.proto"),
+    "task_events": ("containerd-api", "events/task.proto"),
     "mount": ("containerd-api", "types/mount.proto"),
     "process": ("containerd-api", "types/task/task.proto"),
     "runc_options": ("containerd-api", "types/runc/options/oci.proto"),
