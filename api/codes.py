@@ -17,6 +17,7 @@ from oci.errors import (
     Full,
     Internal,
     Unsupported,
+    Untrusted,
     WrongState,
 )
 
@@ -29,6 +30,7 @@ CODES: dict[str, grpc.StatusCode] = {
     Deadline.kind: grpc.StatusCode.DEADLINE_EXCEEDED,
     Full.kind: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unsupported.kind: grpc.StatusCode.UNIMPLEMENTED,
+    Untrusted.kind: grpc.StatusCode.PERMISSION_DENIED,
     Internal.kind: grpc.StatusCode.INTERNAL,
 }
 

@@ -33,7 +33,7 @@ from shim.facts import host as host_facts
 from shim.facts.sources import read_seccomp_profile
 from shim.hooks import Hooks
 from shim.images import shifting
-from shim.images.settings import Limits, StoreSettings, Transfer
+from shim.images.settings import Limits, StoreSettings, Transfer, TrustSettings
 from shim.images.store import ImageStore
 from shim.janitor import Janitor
 from shim.kernel.flock import Lock
@@ -303,6 +303,15 @@ def _store_settings(settings: Settings) -> StoreSettings:
             stall_timeout=float(images.stall_timeout),
             minimum_rate=int(images.minimum_rate),
             parallel=images.max_parallel_downloads,
+        ),
+        trust=TrustSettings(
+            policy=images.trust.policy or Path("/etc/containers/policy.json"),
+            required=images.trust.policy is not None,
+            policy_dir=images.trust.policy_dir,
+            registries_dir=images.trust.registries_dir,
+            verifier_dir=images.trust.verifier_dir,
+            max_verifiers=images.trust.max_verifiers,
+            verifier_timeout=float(images.trust.verifier_timeout),
         ),
         environment={k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
     )

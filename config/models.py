@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from config.containers import ContainerSettings
 from config.table import Table, between_keys
+from config.trust import TrustSettings
 from config.units import Bytes, Seconds
 from config.values import (
     UNIX_PATH_MAX,
@@ -250,6 +251,7 @@ class ImageSettings(Table):
         default=True,
         description="Decode and unpack layers in a process of its own that sees only the layer's directory.",
     )
+    trust: TrustSettings = Field(default_factory=TrustSettings)
 
 
 class StreamingTlsSettings(Table):

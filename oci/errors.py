@@ -77,6 +77,15 @@ class Internal(CrispError):
     kind = "internal"
 
 
+class Untrusted(CrispError):
+    """The node's policy, or a verifier of it, does not allow the image. Kubelet knows it by its token."""
+
+    kind = "untrusted"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, token="SignatureValidationFailed")  # noqa: S106 - a word, no secret
+
+
 class RuntimeFailed(Internal):
     """A runtime or its monitor failed at a verb. The message holds its own words.
 

@@ -33,7 +33,7 @@ class Reference:
 
     registry: str  # host with optional port, as written; "docker.io" for short names
     repository: str  # path below the registry: "library/busybox"
-    tag: str = ""  # "" only when a digest is given
+    tag: str = ""  # "" only when a digest is given, or where none was wanted
     digest: str = ""  # "sha256:" and 64 hex digits, or ""
 
     @property
@@ -62,10 +62,11 @@ def is_digest(text: str) -> bool:
     return _DIGEST.match(text) is not None
 
 
-def parse(text: str, *, field: str = "image") -> Reference:
+def parse(text: str, *, field: str = "image", default_tag: str = DEFAULT_TAG) -> Reference:
     """The complete reference that `text` stands for; a missing tag is "latest", a missing host docker.io.
 
-    Raises BadInput, beginning with `field`, for text that is no reference, including a bare image id.
+    With `default_tag` "" a name without tag and digest stays one. Raises BadInput, beginning with `field`,
+    for text that is no reference, including a bare image id.
     """
     shown = repr(text[:120])
     if not text:
@@ -100,5 +101,5 @@ def parse(text: str, *, field: str = "image") -> Reference:
     if len(registry) + 1 + len(repository) > _MAXIMUM_NAME:
         raise BadInput(f"{field}: {shown}: name longer than {_MAXIMUM_NAME} characters")
     if not tag and not digest:
-        tag = DEFAULT_TAG
+        tag = default_tag
     return Reference(registry=registry, repository=repository, tag=tag, digest=digest)

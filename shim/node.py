@@ -110,6 +110,10 @@ class Images(Protocol):
 
     def find(self, name: str) -> ImageRecord | None: ...
 
+    async def check(self, record: ImageRecord, name: str, namespace: str) -> None:
+        """Raises Untrusted when the node's policy keeps pods of that namespace from the image."""
+        ...
+
     async def acquire_rootfs(
         self, container_id: ContainerId, image_id: ImageId, directory: Path, owners: Owners | None = None
     ) -> Rootfs: ...

@@ -108,6 +108,27 @@ class ContainerRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSignature:
+    """A signature that lay beside an image when it came; `content` is base64."""
+
+    content: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """Why an image was let in: what is needed to judge again when the policy has changed."""
+
+    source: str  # "docker" (a registry) or an archive's transport, as policies name them
+    name: str  # the canonical reference, or the archive's path
+    digest: str  # of what the name led to; "" for an archive
+    policy: str  # a digest of the requirements and keys that were met
+    media_type: str = ""
+    size: int = 0
+    signatures: tuple[KeptSignature, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecord:
     """One image: all names and digests that point at one configuration."""
 
@@ -121,6 +142,7 @@ class ImageRecord:
     pinned: bool = False
     created_at: int = 0
     annotations: Mapping[str, str] = field(default_factory=dict)
+    admissions: tuple[Admission, ...] = ()  # one a name or archive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,9 @@ async def _create(node: Node, pod: PodRecord, spec: ContainerSpec) -> ContainerR
     image = node.images.find(spec.image.image)
     if image is None:
         raise Absent(f"config.image.image: {spec.image.image!r} is not in the image store, pull it first")
-    image_mounts = imagevolumes.wanted(node, spec)
+    asked = spec.image.user_specified_image or spec.image.image
+    await node.images.check(image, asked, pod.spec.metadata.namespace)
+    image_mounts = await imagevolumes.wanted(node, spec, pod.spec.metadata.namespace)
     driver = node.driver_of(pod)
     id_ = ContainerId(node.new_id())
     place = placed(node, pod.spec.cgroup_parent, id_)

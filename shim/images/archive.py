@@ -31,7 +31,7 @@ from shim.images.receive import Expected
 from shim.images.resolving import Resolved, read_image, sha256
 from shim.images.session import Document
 from shim.images.settings import Limits
-from shim.images.sources import BLOCK, Source
+from shim.images.sources import BLOCK, DirectorySource, Source
 
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _CONTAINERD_NAME = "io.containerd.image.name"
@@ -46,6 +46,7 @@ class ArchiveImage:
     names: tuple[Reference, ...]
     blobs: tuple[str, ...]
     digested: bool  # its digests are those of a registry, not made up here
+    transport: str  # what policies call such an archive
 
 
 def images_in(source: Source, node: Platform, *, limits: Limits, what: str) -> list[ArchiveImage]:
@@ -168,6 +169,7 @@ def _layout(source: Source, body: bytes, node: Platform, limits: Limits, what: s
                 names=_annotated(entry),
                 blobs=tuple(_blob_name(layer.digest) for layer in resolved.manifest.layers),
                 digested=True,
+                transport="oci" if isinstance(source, DirectorySource) else "oci-archive",
             )
         )
     if not found and passed:
@@ -227,6 +229,7 @@ def _docker_image(
         names=tuple(parse(name, field=f"{what}: RepoTags") for name in names),
         blobs=tuple(files),
         digested=False,
+        transport="docker-archive",
     )
 
 

@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 
 from oci.errors import BadInput
 from oci.reference import Reference, is_digest, parse
+from oci.trust.policy import DOCKER
 from oci.workload import ImageId
-from shim.records import ImageRecord
+from shim.records import Admission, ImageRecord
 
 _HEX = re.compile(r"[0-9a-f]{1,64}\Z")
 
@@ -66,6 +67,7 @@ def merge(
             created_at=old.created_at,
             annotations={**old.annotations, **new.annotations},
         )
+        new = replace(new, admissions=_admissions(old.admissions, new))
     new = replace(new, pinned=is_pinned(new, patterns))
     taken = frozenset(new.tags)
     losers = []
@@ -89,3 +91,10 @@ def names_of(reference: Reference, digest: str) -> tuple[tuple[str, ...], tuple[
 
 def _union(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*one, *other)))
+
+
+def _admissions(old: tuple[Admission, ...], new: ImageRecord) -> tuple[Admission, ...]:
+    """Those of the names that the image has, the newest of each, and of the archives that it came out of."""
+    names = {*new.tags, *new.digests}
+    found = {(one.source, one.name): one for one in (*old, *new.admissions)}
+    return tuple(one for one in found.values() if one.source != DOCKER or one.name in names)

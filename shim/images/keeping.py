@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from oci.errors import BadInput
@@ -29,9 +30,17 @@ from shim.images.receive import disk_failure
 from shim.images.resolving import Resolved
 from shim.images.settings import StoreSettings
 from shim.images.threads import Threads
-from shim.records import ImageRecord
+from shim.records import Admission, ImageRecord
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What an image is to be called: "NAME:TAG" and "NAME@DIGEST"."""
+
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
 
 
 class Keeping:
@@ -63,8 +72,8 @@ class Keeping:
         self,
         resolved: Resolved,
         wanted: Sequence[Wanted],
-        tags: tuple[str, ...],
-        digests: tuple[str, ...],
+        names: Names,
+        admission: Admission,
         annotations: Mapping[str, str],
         meter: PullMeter | None,
         what: str,
@@ -89,7 +98,9 @@ class Keeping:
                 with self._intake.wanting(diff_ids):
                     if repair is not None:
                         await self._intake.ensure((repair,), None, what=what)
-                    record = await settle(self._commit(resolved, diff_ids, tags, digests, annotations, what))
+                    record = await settle(
+                        self._commit(resolved, diff_ids, names, admission, annotations, what)
+                    )
                 done = True
                 return record
         finally:
@@ -121,8 +132,8 @@ class Keeping:
         self,
         resolved: Resolved,
         diff_ids: tuple[str, ...],
-        tags: tuple[str, ...],
-        digests: tuple[str, ...],
+        names: Names,
+        admission: Admission,
         annotations: Mapping[str, str],
         what: str,
     ) -> ImageRecord:
@@ -131,14 +142,15 @@ class Keeping:
             size = await self._threads.do(write_documents, self._layout, resolved.documents, what)
             new = ImageRecord(
                 id=resolved.image_id,
-                tags=tags,
-                digests=digests,
+                tags=names.tags,
+                digests=names.digests,
                 manifest_digest=resolved.manifest_digest,
                 config=resolved.config,
                 layers=diff_ids,
                 size=size + sum(self._records.layers[diff_id].size for diff_id in dict.fromkeys(diff_ids)),
                 created_at=time.time_ns(),
                 annotations=dict(annotations),
+                admissions=(admission,),
             )
             record, losers = merge(self._records.images, new, pinned=self._settings.pinned)
             await self._threads.do(sync_directory, self._layout.layers)

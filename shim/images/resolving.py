@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from oci.errors import Absent, BadInput, Busy, CrispError, Internal
@@ -44,6 +44,8 @@ class Resolved:
     manifest: Manifest
     config: ImageConfig
     documents: dict[str, bytes]  # by digest
+    media_type: str = ""  # of what the name led to, and its size in bytes
+    size: int = 0
     endpoint: Endpoint | None = None
     credential_source: str = "anonymous"
 
@@ -72,16 +74,7 @@ def resolve_image(
 
     def ask(session: Session) -> Resolved:
         found = _resolve_at(session, reference.target, node, limits=limits, what=what, known=known)
-        return Resolved(
-            image_id=found.image_id,
-            name_digest=found.name_digest,
-            manifest_digest=found.manifest_digest,
-            manifest=found.manifest,
-            config=found.config,
-            documents=found.documents,
-            endpoint=session.endpoint,
-            credential_source=session.credential_source,
-        )
+        return replace(found, endpoint=session.endpoint, credential_source=session.credential_source)
 
     return first_of(route.sessions(cancellation, capability=capability), ask, what=what)
 
@@ -179,6 +172,8 @@ def read_image(
         manifest=manifest,
         config=config,
         documents={manifest.config.digest: body, document.digest: document.body},
+        media_type=parse_document(top.body, content_type=top.content_type, what=what).media_type,
+        size=len(top.body),
     )
 
 

@@ -34,6 +34,20 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrustSettings:
+    """Where the node says which images it takes. None is nothing of that kind."""
+
+    policy: Path | None = None
+    required: bool = False  # a policy file that is not there is an error, not the permission of everything
+    policy_dir: Path | None = None  # NAMESPACE.json, for pods of that namespace instead of `policy`
+    registries_dir: Path | None = None
+    verifier_dir: Path | None = None
+    max_verifiers: int = 10  # -1 is no limit
+    verifier_timeout: float = 10.0
+    gpg: str = "gpg"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
     """`environment` is where HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are looked up, nothing else."""
 
@@ -43,6 +57,7 @@ class StoreSettings:
     isolate_unpack: bool = True
     limits: Limits = Limits()
     transfer: Transfer = Transfer()
+    trust: TrustSettings = TrustSettings()
     environment: Mapping[str, str] = field(default_factory=dict)
     architecture: str = ""  # "" is this machine's, in the words of the OCI index ("amd64", "arm64")
     variant: str = ""

@@ -29,7 +29,7 @@ from shim.images.documents import digests_of, read_document
 from shim.images.fetching import RegistryLayer
 from shim.images.flights import Flights
 from shim.images.intake import Intake, Wanted, settle
-from shim.images.keeping import Keeping
+from shim.images.keeping import Keeping, Names
 from shim.images.layout import Layout
 from shim.images.lending import Lending, Loan, stack_order
 from shim.images.persistence import Records
@@ -40,6 +40,7 @@ from shim.images.routes import Route, make_route
 from shim.images.settings import StoreSettings
 from shim.images.sources import Source, open_source
 from shim.images.threads import Threads
+from shim.images.trust.gate import Gate
 from shim.images.usage import Use, walk
 from shim.records import ImageRecord
 from shim.rootfs import Owners, Rootfs, RootfsMount
@@ -49,7 +50,7 @@ log = logging.getLogger(__name__)
 _REGISTRY_THREADS = 32
 _LOCAL_THREADS = 8
 _REMEMBERED_PULLS = 16
-_PullKey = tuple[str, Credentials | None]
+_PullKey = tuple[str, Credentials | None, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,7 @@ class ImageStore:
         self._meters: list[PullMeter] = []
         # The pictures of the latest pulls that ended well: a quick one would otherwise never be seen.
         self._ended: deque[PullProgress] = deque(maxlen=_REMEMBERED_PULLS)
+        self._gate = Gate(settings, self._threads, self._layout.temporary)
         self._keeping = Keeping(self._layout, records, settings, self._threads, self._intake, self._lending)
         architecture, variant = normalise(settings.architecture or os.uname().machine, settings.variant)
         self._node = Platform(architecture=architecture, variant=variant)
@@ -139,18 +141,30 @@ class ImageStore:
         credentials: Credentials | None = None,
         *,
         annotations: Mapping[str, str] | None = None,
+        namespace: str = "",
     ) -> ImageRecord:
         """Fetch an image and make it ready. Equal pulls are one; the last caller that leaves ends it.
 
         The registry is always asked, so a caller without the right to an image does not get it from the
-        store. Raises BadInput (reference, platform, limits, credentials refused), Absent (no such image at
-        the registry), Busy (token RegistryUnavailable), Full (path), Internal.
+        store. `namespace` is that of the pod it is for. Raises BadInput (reference, platform, limits,
+        credentials refused), Absent (no such image at the registry), Untrusted (the node's policy), Busy
+        (token RegistryUnavailable), Full (path), Internal.
         """
         wanted = parse(reference)
         if credentials is not None and credentials.empty:
             credentials = None
-        key = (str(wanted), credentials)
-        return await self._pulls.join(key, lambda: self._pull(wanted, credentials, annotations or {}))
+        await self._gate.before(wanted, namespace)
+        key = (str(wanted), credentials, namespace)
+        return await self._pulls.join(
+            key, lambda: self._pull(wanted, credentials, annotations or {}, namespace)
+        )
+
+    async def check(self, record: ImageRecord, name: str, namespace: str) -> None:
+        """Whether the node's policy lets a pod of that namespace use the image by that name or id.
+
+        Raises Untrusted.
+        """
+        await self._gate.check(record, name, namespace)
 
     def progress(self) -> tuple[PullProgress, ...]:
         """The latest pulls that ended well (stage "done"), then the running ones; each oldest first."""
@@ -159,7 +173,7 @@ class ImageStore:
     async def explain(self, reference: str, credentials: Credentials | None = None) -> tuple[str, ...]:
         """Who would be asked for `reference`, in what order, with which login, and where that is said."""
         route = await self._threads.do(make_route, parse(reference), credentials, self._settings)
-        return route.explain()
+        return (*route.explain(), await self._gate.explain(parse(reference)))
 
     async def remove(self, name: str) -> None:
         """Remove the whole image that `name` names, all tags with it; absent is success.
@@ -188,7 +202,7 @@ class ImageStore:
             )
             if wanted and len(found) > 1:
                 raise BadInput(f"{what}: names are given, but it holds {len(found)} images")
-            return [await self._import(source, image, wanted or image.names, what) for image in found]
+            return [await self._import(path, source, image, wanted or image.names, what) for image in found]
         finally:
             await self._threads.do(source.close)
 
@@ -294,7 +308,11 @@ class ImageStore:
         )
 
     async def _pull(
-        self, reference: Reference, credentials: Credentials | None, annotations: Mapping[str, str]
+        self,
+        reference: Reference,
+        credentials: Credentials | None,
+        annotations: Mapping[str, str],
+        namespace: str,
     ) -> ImageRecord:
         meter = PullMeter(str(reference))
         self._meters.append(meter)
@@ -302,7 +320,7 @@ class ImageStore:
         try:
             # Of a name that is known nothing is likely to be fetched.
             with contextlib.nullcontext() if known else self._intake.coming():
-                record = await self._pull_metered(reference, credentials, annotations, meter)
+                record = await self._pull_metered(reference, credentials, annotations, meter, namespace)
         finally:
             self._meters.remove(meter)
         meter.stage = DONE
@@ -315,6 +333,7 @@ class ImageStore:
         credentials: Credentials | None,
         annotations: Mapping[str, str],
         meter: PullMeter,
+        namespace: str,
     ) -> ImageRecord:
         route = await self._threads.do(make_route, reference, credentials, self._settings)
         cancellation = Cancellation()
@@ -336,9 +355,13 @@ class ImageStore:
                 ),
             )
         except Unchanged:
-            if before is not None and self._records.images.get(before.id) == before:
+            if (
+                before is not None
+                and await self._gate.admit_again(before, reference, namespace)
+                and self._records.images.get(before.id) == before
+            ):
                 return before
-            # removed or renamed while the registry was asked
+            # removed or renamed while the registry was asked, or not trusted without another look
             resolved = await self._threads.run(
                 cancellation,
                 lambda: resolve_image(
@@ -348,10 +371,11 @@ class ImageStore:
         if resolved.endpoint is not None:
             meter.endpoint, meter.origin = resolved.endpoint.url, resolved.endpoint.origin
         meter.credential_source = resolved.credential_source
+        admission = await self._gate.admit(route, resolved, namespace)
         tags, named = names_of(reference, resolved.name_digest)
         wanted = self._wanted(route, resolved, f"image {reference}")
         return await self._keeping.take_in(
-            resolved, wanted, tags, named, annotations, meter, f"image {reference}"
+            resolved, wanted, Names(tags, named), admission, annotations, meter, f"image {reference}"
         )
 
     def _wanted(self, route: Route, resolved: Resolved, what: str) -> list[Wanted]:
@@ -377,14 +401,14 @@ class ImageStore:
         ]
 
     async def _import(
-        self, source: Source, image: ArchiveImage, names: Sequence[Reference], what: str
+        self, path: Path, source: Source, image: ArchiveImage, names: Sequence[Reference], what: str
     ) -> ImageRecord:
         wanted = wanted_layers(source, image, self._layout, self._settings.limits, what=what)
         tags = tuple(name.canonical for name in names if not name.digest)
         digests = tuple(f"{name.name}@{image.resolved.name_digest}" for name in names if image.digested)
-        return await self._keeping.take_in(
-            image.resolved, wanted, tags, tuple(dict.fromkeys(digests)), {}, None, what
-        )
+        given = Names(tags, tuple(dict.fromkeys(digests)))
+        admission = await self._gate.admit_archive(image.transport, path, what)
+        return await self._keeping.take_in(image.resolved, wanted, given, admission, {}, None, what)
 
     async def _release(self, container_id: ContainerId) -> None:
         if await self._lending.take_back(container_id):

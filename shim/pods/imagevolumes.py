@@ -22,12 +22,15 @@ from shim.threads import in_thread
 TOKEN = "ImageVolumeMountFailed"  # noqa: S105 - a word that kubelet reads, no secret
 
 
-def wanted(node: Node, spec: ContainerSpec) -> tuple[ImageId, ...]:
-    """The image of each mount, "" for mounts of another kind. Raises Absent for one that is not here."""
-    return tuple(_image(node, n, request) for n, request in enumerate(spec.mounts))
+async def wanted(node: Node, spec: ContainerSpec, namespace: str) -> tuple[ImageId, ...]:
+    """The image of each mount, "" for mounts of another kind.
+
+    Raises Absent for one that is not here, Untrusted for one that pods of the namespace must not have.
+    """
+    return tuple([await _image(node, n, request, namespace) for n, request in enumerate(spec.mounts)])
 
 
-def _image(node: Node, index: int, request: MountRequest) -> ImageId:
+async def _image(node: Node, index: int, request: MountRequest, namespace: str) -> ImageId:
     if request.image is None:
         return ImageId("")
     found = node.images.find(request.image.image)
@@ -37,6 +40,8 @@ def _image(node: Node, index: int, request: MountRequest) -> ImageId:
             " pull it first",
             token=TOKEN,
         )
+    asked = request.image.user_specified_image or request.image.image
+    await node.images.check(found, asked, namespace)
     return found.id
 
 

@@ -159,8 +159,9 @@ class Images:
         credentials: Credentials | None = None,
         *,
         annotations: Mapping[str, str] | None = None,
+        namespace: str = "",
     ) -> ImageRecord:
-        self.calls.append(("pull", reference, credentials, annotations))
+        self.calls.append(("pull", reference, credentials, annotations, namespace))
         return records.image()
 
     async def remove(self, name: str, /) -> None:

@@ -62,7 +62,7 @@ def test_a_list_honours_its_filter(service: ImageService, wanted: cri_pb2.ImageF
     assert len(response.images) == count
 
 
-def test_a_pull_gets_reference_credentials_and_annotations(
+def test_a_pull_gets_reference_credentials_annotations_and_the_pods_namespace(
     service: ImageService, store: doubles.Images
 ) -> None:
     request = cri_pb2.PullImageRequest(
@@ -75,6 +75,7 @@ def test_a_pull_gets_reference_credentials_and_annotations(
             identity_token="i",
             registry_token="t",
         ),
+        sandbox_config=cri_pb2.PodSandboxConfig(metadata=cri_pb2.PodSandboxMetadata(namespace="team")),
     )
     assert answer(service.pull_image(request)) == cri_pb2.PullImageResponse(image_ref=records.IMAGE_ID)
     who = Credentials(
@@ -85,12 +86,12 @@ def test_a_pull_gets_reference_credentials_and_annotations(
         identity_token="i",
         registry_token="t",
     )
-    assert store.calls == [("pull", "nginx", who, {"a": "b"})]
+    assert store.calls == [("pull", "nginx", who, {"a": "b"}, "team")]
 
 
 def test_a_pull_without_credentials_says_so(service: ImageService, store: doubles.Images) -> None:
     answer(service.pull_image(cri_pb2.PullImageRequest(image=spec("nginx"))))
-    assert store.calls == [("pull", "nginx", None, {})]
+    assert store.calls == [("pull", "nginx", None, {}, "")]
 
 
 def test_a_pull_for_an_unknown_handler_is_refused(service: ImageService, store: doubles.Images) -> None:

@@ -15,6 +15,7 @@ from config.models import (
 )
 from config.problems import known_keys
 from config.reference import example, render
+from config.trust import TrustSettings
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
 UNSET_OF_HANDLERS = (
@@ -57,6 +58,7 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
                 "handlers": {},
                 "handler_policy": HandlerPolicySettings(),
                 "kubelet": KubeletSettings(),
+                "images": shown.images.model_copy(update={"trust": TrustSettings()}),
                 "network": shown.network.model_copy(update={"cache_dir": None}),
                 "containers": shown.containers.model_copy(
                     update={"init_binary": None, "seccomp_profile": None}
