@@ -154,3 +154,5 @@ class LayerRecord:
     size: int  # bytes on disk
     inodes: int
     created_at: int
+    blob: str = ""  # digest of the compressed stream, where that is kept beside it
+    blob_size: int = 0  # bytes on disk of that

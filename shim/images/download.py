@@ -33,16 +33,18 @@ def blocks(
     sessions: Sequence[Session],
     blob: Descriptor,
     *,
+    offset: int = 0,
     transfer: Transfer,
     cancellation: Cancellation,
     meter: LayerMeter,
     what: str,
 ) -> Iterator[bytes]:
-    """Exactly `blob.size` bytes in blocks of about `BLOCK`, from the first session that delivers.
+    """The blob's bytes from `offset` to its end, in blocks of about `BLOCK`, from the first session that
+
+    delivers. `meter.received` is how many bytes of the blob are there, `offset` included.
 
     Raises Unreachable, Absent, BadInput (refused), Corrupt (longer than promised), Cancelled.
     """
-    offset = 0
     attempt = 0
     failures: list[CrispError] = []
     queue = list(sessions)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from oci.errors import BadInput, Busy
+from oci.errors import BadInput, Busy, CrispError, Full
 from oci.manifest import Descriptor
 from oci.reference import Reference
 from oci.registry_hosts import PULL, Endpoint
@@ -14,10 +14,11 @@ from shim.images.cancellation import Cancellation
 from shim.images.connections import UNAVAILABLE, Unreachable
 from shim.images.download import blocks
 from shim.images.layout import Layout
+from shim.images.partial import Partial, keeping
 from shim.images.progress import LayerMeter, Phase
-from shim.images.receive import Expected, Received, receive
+from shim.images.receive import Expected, Received, disk_failure, receive
 from shim.images.routes import Route, Routes, Way
-from shim.images.session import Corrupt
+from shim.images.session import Corrupt, Session
 from shim.images.settings import Limits, StoreSettings
 from shim.images.sources import BLOCK, Content, Place
 
@@ -38,7 +39,10 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryLayer:
-    """A blob that is asked for endpoint after endpoint, also when one sends something else."""
+    """A blob that is asked for endpoint after endpoint, also when one sends something else.
+
+    What an earlier try has left of it is not asked for again.
+    """
 
     pull: str  # which pull this belongs to, a word that no other has
     ways: tuple[Way, ...] = field(repr=False)
@@ -52,6 +56,25 @@ class RegistryLayer:
 
     def run(self, cancellation: Cancellation, meter: LayerMeter, routes: Routes, /) -> Received:
         route = routes.of(self.pull, lambda: Route(self.reference, self.ways, self.settings))
+        with keeping(self.layout, self.blob, small=self.settings.keep_compressed) as partial:
+            try:
+                received = self._receive(partial, route, cancellation, meter)
+                if not self.settings.keep_compressed:
+                    partial.done()
+                    return received
+                try:
+                    return replace(received, blob=partial.keep())
+                except OSError as failure:
+                    received.discard()
+                    raise disk_failure(failure, self.layout.partial(self.blob.digest), self.what) from failure
+            except CrispError as failure:
+                if isinstance(failure, Full) or partial.whole:  # no byte that is still to come can help it
+                    partial.forget()
+                raise
+
+    def _receive(
+        self, partial: Partial, route: Route, cancellation: Cancellation, meter: LayerMeter
+    ) -> Received:
         expected = Expected(diff_id=self.diff_id, digest=self.blob.digest, size=self.blob.size)
         begin = 0
         while True:
@@ -59,17 +82,24 @@ class RegistryLayer:
             cancellation.add(attempt)
             sessions = route.sessions(attempt, capability=PULL, first=self.first)
             meter.phase = Phase.DOWNLOADING
-            try:
-                content = blocks(
-                    sessions[begin:],
+            resumed = partial.kept
+
+            def fetch(
+                offset: int, sessions: list[Session] = sessions[begin:], attempt: Cancellation = attempt
+            ) -> Iterator[bytes]:
+                return blocks(
+                    sessions,
                     self.blob,
+                    offset=offset,
                     transfer=self.settings.transfer,
                     cancellation=attempt,
                     meter=meter,
                     what=self.what,
                 )
+
+            try:
                 return receive(
-                    content,
+                    partial.through(fetch, meter),
                     expected,
                     self.layout,
                     limits=self.settings.limits,
@@ -78,6 +108,9 @@ class RegistryLayer:
                     durable=True,
                 )
             except Corrupt:
+                partial.forget()
+                if resumed:  # it may have been what was kept: once more from the first byte
+                    continue
                 begin += 1
                 if begin >= len(sessions):
                     raise

@@ -14,13 +14,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from oci.errors import CrispError
+from oci.errors import CrispError, Full
 from oci.manifest import Descriptor
-from shim.images import layers
+from shim.images import layers, partial
 from shim.images.fetching import Job, MadeLayer
 from shim.images.flights import Flights
 from shim.images.layer_process import LayerProcess
-from shim.images.layout import Layout
+from shim.images.layout import Layout, hexadecimal
 from shim.images.persistence import Records
 from shim.images.progress import LayerMeter, Phase, PullMeter
 from shim.images.resolving import sha256
@@ -65,6 +65,7 @@ class Intake:
         self._meters: dict[str, LayerMeter] = {}
         self._wanted: Counter[str] = Counter()
         self._going: dict[str, asyncio.Event] = {}
+        self._partials: dict[str, int] = {}
         self.form = layers.EROFS
 
     def wanted(self) -> frozenset[str]:
@@ -93,6 +94,27 @@ class Intake:
         finally:
             del self._going[diff_id]
             gone.set()
+
+    @property
+    def partial_bytes(self) -> int:
+        """Bytes on disk of what came of layers that did not come to their end."""
+        return sum(self._partials.values())
+
+    @property
+    def partial_files(self) -> int:
+        return len(self._partials)
+
+    async def look_at_partials(self) -> None:
+        """Count what earlier pulls have left."""
+        self._partials = await self._threads.do(partial.sizes, self._layout)
+
+    async def remove_partials(self, *, older: float = partial.LASTING) -> dict[str, int]:
+        """Remove what earlier pulls have left and nobody resumes; the bytes of each file that went."""
+        if not self._partials:
+            return {}
+        gone = await self._threads.do(partial.remove_idle, self._layout, older=older)
+        await self.look_at_partials()
+        return gone
 
     async def ensure(self, wanted: Sequence[Wanted], meter: PullMeter | None, *, what: str) -> None:
         """Have all these layers in the store. A failure ends the others that nobody else waits for."""
@@ -134,11 +156,19 @@ class Intake:
         try:
             async with self._slots:
                 return await self._receive(layer, meter, what)
+        except Full:
+            await settle(self._make_room())
+            raise
         finally:
             self._meters.pop(layer.diff_id, None)
 
     async def _receive(self, layer: Wanted, meter: LayerMeter, what: str) -> LayerRecord:
-        received = await self._process.run(layer.job, meter)
+        try:
+            received = await self._process.run(layer.job, meter)
+        except BaseException:
+            await settle(self.look_at_partials())
+            raise
+        self._partials.pop(hexadecimal(layer.blob.digest), None)
         meter.phase = Phase.UNPACKING
         record: LayerRecord | None = None
         try:
@@ -157,6 +187,10 @@ class Intake:
             raise
         meter.phase = Phase.DONE
         return record
+
+    async def _make_room(self) -> None:
+        await self.look_at_partials()
+        await self.remove_partials(older=0)
 
     async def _undo(self, diff_id: str, record: LayerRecord | None) -> None:
         if record is not None and diff_id in self._records.layers:

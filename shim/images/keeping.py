@@ -203,6 +203,7 @@ class Keeping:
             except OSError as failure:
                 words = errno.errorcode.get(failure.errno or 0, "")
                 log.warning("a layer cannot be removed", extra={"layer": diff_id, "reason": words})
+        await self._intake.remove_partials()
 
     def _buried(self, task: asyncio.Future[None]) -> None:
         self._graves.discard(task)

@@ -28,6 +28,7 @@ class Progress:
     received: int  # compressed bytes
     total: int  # 0 where the job knows no better than who sent it
     phase: Phase
+    kept: int = 0  # of those received, what an earlier try had left
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,11 @@ def line(number: int, event: Event) -> bytes:
 def _shape(event: Event) -> list[Any]:
     match event:
         case Progress():
-            return ["progress", event.received, event.total, event.phase.value]
+            return ["progress", event.received, event.total, event.phase.value, event.kept]
         case Received():
             implied = [path.decode("latin-1") for path in event.implied]
-            return ["done", str(event.tar), str(event.index), event.inodes, implied]
+            blob = "" if event.blob is None else str(event.blob)
+            return ["done", str(event.tar), str(event.index), event.inodes, implied, blob]
         case Ended():
             return ["ended"]
         case CrispError():
@@ -78,14 +80,15 @@ def _shape(event: Event) -> list[Any]:
 def read_line(text: bytes) -> tuple[int, Event]:
     """The number of the job and what happened to it. Raises ValueError for what `line` does not make."""
     match json.loads(text):
-        case [int(number), "progress", int(received), int(total), str(phase)]:
-            return number, Progress(received=received, total=total, phase=Phase(phase))
-        case [int(number), "done", str(tar), str(index), int(inodes), [*implied]]:
+        case [int(number), "progress", int(received), int(total), str(phase), int(kept)]:
+            return number, Progress(received=received, total=total, phase=Phase(phase), kept=kept)
+        case [int(number), "done", str(tar), str(index), int(inodes), [*implied], str(blob)]:
             return number, Received(
                 tar=Path(tar),
                 index=Path(index),
                 inodes=inodes,
                 implied=tuple(str(path).encode("latin-1") for path in implied),
+                blob=Path(blob) if blob else None,
             )
         case [int(number), "ended"]:
             return number, Ended()

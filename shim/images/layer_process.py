@@ -105,7 +105,7 @@ class _Worker:
             return
         future, meter = self.jobs[number]
         if isinstance(event, Progress):
-            meter.received, meter.phase = event.received, event.phase
+            meter.received, meter.phase, meter.kept = event.received, event.phase, event.kept
             meter.total = event.total or meter.total
             return
         del self.jobs[number]

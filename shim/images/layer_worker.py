@@ -58,6 +58,7 @@ class _Told(LayerMeter):
         self._output = output
         self._told = 0.0
         self._received = 0
+        self.kept = 0
         self._phase = Phase.WAITING
         self.digest = ""
         self.total = 0
@@ -70,7 +71,7 @@ class _Told(LayerMeter):
     def received(self, value: int) -> None:
         self._received = value
         if time.monotonic() - self._told >= _TELL_EVERY:
-            self._tell()
+            self.tell()
 
     @property
     def phase(self) -> Phase:
@@ -79,20 +80,24 @@ class _Told(LayerMeter):
     @phase.setter
     def phase(self, value: Phase) -> None:
         self._phase = value
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Now, whatever was told when."""
         self._told = time.monotonic()
         self._output.tell(
-            self._number, Progress(received=self._received, total=self.total, phase=self._phase)
+            self._number,
+            Progress(received=self._received, total=self.total, phase=self._phase, kept=self.kept),
         )
 
 
 def run(number: int, job: Job, cancellation: Cancellation, output: Output, routes: Routes) -> None:
     """One job to its end, which is told."""
     event: Event
+    meter = _Told(number, output)
     try:
-        event = job.run(cancellation, _Told(number, output), routes)
+        event = job.run(cancellation, meter, routes)
+        meter.tell()
     except Cancelled:
         event = Ended()
     except CrispError as failure:

@@ -86,6 +86,7 @@ def _keep_files(layout: Layout, diff_id: str, received: Received, what: str) -> 
         _keep_implied(layout, diff_id, received)
         received.index.replace(layout.index(diff_id))
         received.tar.replace(layout.tar(diff_id))
+        blob, blob_size = _keep_blob(layout, diff_id, received)
     except OSError as failure:
         received.discard()
         remove_files(layout, diff_id)
@@ -96,7 +97,19 @@ def _keep_files(layout: Layout, diff_id: str, received: Received, what: str) -> 
         size=size_of(layout, diff_id, EROFS),
         inodes=received.inodes,
         created_at=time.time_ns(),
+        blob=blob,
+        blob_size=blob_size,
     )
+
+
+def _keep_blob(layout: Layout, diff_id: str, received: Received) -> tuple[str, int]:
+    """Digest and size on disk of the compressed stream, which gets its name if it is kept."""
+    if received.blob is None:
+        return "", 0
+    kept = layout.blob(diff_id)
+    digest = layout.digest_of_partial(received.blob)
+    received.blob.replace(kept)
+    return digest, walk(kept).bytes
 
 
 def _keep_implied(layout: Layout, diff_id: str, received: Received) -> None:
@@ -154,6 +167,7 @@ def _name_tree(layout: Layout, diff_id: str, received: Received, directory: Path
         with contextlib.suppress(FileNotFoundError):
             tree.rmdir()  # an empty mount point of the other form
         _keep_implied(layout, diff_id, received)
+        blob, blob_size = _keep_blob(layout, diff_id, received)
         directory.rename(tree)
         sync_directory(layout.lower)
     except OSError as failure:
@@ -164,6 +178,8 @@ def _name_tree(layout: Layout, diff_id: str, received: Received, directory: Path
         size=size_of(layout, diff_id, DIRECTORY),
         inodes=walk(tree).inodes,
         created_at=time.time_ns(),
+        blob=blob,
+        blob_size=blob_size,
     )
 
 
@@ -173,9 +189,8 @@ def bury(layout: Layout, diff_id: str) -> Path | None:
     A tree only gets another name, so that none is ever half there under its own; that is returned, for the
     caller to remove at leisure.
     """
-    layout.tar(diff_id).unlink(missing_ok=True)
-    layout.index(diff_id).unlink(missing_ok=True)
-    layout.implied(diff_id).unlink(missing_ok=True)
+    for path in layout.files(diff_id):
+        path.unlink(missing_ok=True)
     grave = layout.fresh(".gone")
     try:
         layout.tree(diff_id).rename(grave)

@@ -27,7 +27,7 @@ class Layout:
 
     @property
     def layers(self) -> Path:
-        """`HEX.tar` and `HEX.erofs`, by diff id."""
+        """`HEX.tar`, `HEX.erofs` and what else there is of a layer, by diff id."""
         return self.root / "layers"
 
     @property
@@ -39,6 +39,11 @@ class Layout:
     def documents(self) -> Path:
         """Manifests and image configurations, by digest, as they came."""
         return self.root / "documents"
+
+    @property
+    def partials(self) -> Path:
+        """Compressed bytes of layers that did not come to their end, by blob digest (`partial.py`)."""
+        return self.root / "partial"
 
     @property
     def lent(self) -> Path:
@@ -60,6 +65,7 @@ class Layout:
             self.layers,
             self.lower,
             self.documents,
+            self.partials,
             self.lent,
             self.temporary,
             self.empty,
@@ -75,11 +81,25 @@ class Layout:
         """Directories that the layer does not describe; absent when it describes all (`parents.py`)."""
         return self.layers / f"{hexadecimal(diff_id)}.implied"
 
+    def blob(self, diff_id: str) -> Path:
+        """The compressed stream as it came; absent unless such are kept."""
+        return self.layers / f"{hexadecimal(diff_id)}.blob"
+
+    def files(self, diff_id: str) -> tuple[Path, ...]:
+        """Every file of a layer that there may be; its tree is another matter."""
+        return (self.tar(diff_id), self.index(diff_id), self.implied(diff_id), self.blob(diff_id))
+
     def tree(self, diff_id: str) -> Path:
         return self.lower / hexadecimal(diff_id)[:24]
 
     def document(self, digest: str) -> Path:
         return self.documents / hexadecimal(digest)
+
+    def partial(self, digest: str) -> Path:
+        return self.partials / hexadecimal(digest)
+
+    def digest_of_partial(self, path: Path) -> str:
+        return f"sha256:{path.name}"
 
     def lent_file(self, container_id: ContainerId) -> Path:
         return self.lent / container_id

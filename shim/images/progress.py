@@ -25,11 +25,12 @@ class LayerProgress:
     phase: Phase
     received: int  # compressed bytes
     total: int  # compressed bytes, as the manifest says
+    kept: int = 0  # of those received, what an earlier try had left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullProgress:
-    """One running pull. `rate` is the mean since its start in bytes a second."""
+    """One running pull. `rate` is the mean since its start, bytes a second of what came over the network."""
 
     reference: str
     stage: str  # "manifest", "layers", "commit", DONE
@@ -50,11 +51,17 @@ class LayerMeter:
         self.digest = digest
         self.total = total
         self.received = 0
+        self.kept = 0
         self.phase = Phase.WAITING
 
     def snapshot(self) -> LayerProgress:
+        received = min(self.received, self.total)
         return LayerProgress(
-            digest=self.digest, phase=self.phase, received=min(self.received, self.total), total=self.total
+            digest=self.digest,
+            phase=self.phase,
+            received=received,
+            total=self.total,
+            kept=min(self.kept, received),
         )
 
 
@@ -81,6 +88,7 @@ class PullMeter:
         with self._lock:
             layers = tuple(meter.snapshot() for meter in self._layers)
         received = sum(layer.received for layer in layers)
+        came = sum(layer.received - layer.kept for layer in layers if layer.phase is not Phase.SHARED)
         return PullProgress(
             reference=self.reference,
             stage=self.stage,
@@ -90,6 +98,6 @@ class PullMeter:
             started_at=self.started_at,
             received=received,
             total=sum(layer.total for layer in layers),
-            rate=received / max(time.monotonic() - self._begun, 0.001),
+            rate=came / max(time.monotonic() - self._begun, 0.001),
             layers=layers,
         )

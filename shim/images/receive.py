@@ -44,10 +44,13 @@ class Received:
     index: Path
     inodes: int
     implied: tuple[bytes, ...]  # directories that the layer does not describe
+    blob: Path | None = None  # the compressed stream as it came, where that is kept
 
     def discard(self) -> None:
         self.tar.unlink(missing_ok=True)
         self.index.unlink(missing_ok=True)
+        if self.blob is not None:
+            self.blob.unlink(missing_ok=True)
 
 
 def receive(

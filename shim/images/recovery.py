@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 from oci.workload import ImageId
 from shim.files import make_private_directory, remove_tree
+from shim.images import partial
 from shim.images.documents import digests_of
 from shim.images.layers import present
 from shim.images.layout import Layout
 from shim.records import ImageRecord, LayerRecord
 
-_FILE = re.compile(r"([0-9a-f]{64})\.(?:tar|erofs|implied)\Z")
+_FILE = re.compile(r"([0-9a-f]{64})\.(?:tar|erofs|implied|blob)\Z")
 _DOCUMENT = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -45,7 +46,10 @@ class Plan:
 
 
 def prepare(layout: Layout) -> None:
-    """Make the directories, private, and empty the temporary one. Blocking."""
+    """Make the directories, private, empty the temporary one, and remove what is too old to be resumed.
+
+    Blocking.
+    """
     make_private_directory(layout.root)
     for directory in layout.directories():
         make_private_directory(directory)
@@ -55,6 +59,7 @@ def prepare(layout: Layout) -> None:
     for directory in layout.directories():
         for left in directory.glob(".*.tmp"):  # the atomic writer was interrupted
             left.unlink()
+    partial.remove_idle(layout)
 
 
 def look(layout: Layout, layers: Iterable[LayerRecord]) -> Seen:
@@ -121,9 +126,8 @@ def _without_doubles(images: list[ImageRecord]) -> tuple[ImageRecord, ...]:
 def clear(layout: Layout, plan: Plan) -> None:
     """Remove what the plan says, nothing of it being mounted or recorded any more. Blocking."""
     for diff_id in plan.files:
-        layout.tar(diff_id).unlink(missing_ok=True)
-        layout.index(diff_id).unlink(missing_ok=True)
-        layout.implied(diff_id).unlink(missing_ok=True)
+        for path in layout.files(diff_id):
+            path.unlink(missing_ok=True)
     for name in plan.trees:
         grave = layout.fresh(".gone")
         (layout.lower / name).rename(grave)

@@ -55,6 +55,7 @@ class StoreSettings:
     registry_dirs: tuple[Path, ...] = ()  # the first that knows a host decides
     pinned: tuple[str, ...] = ()  # shell patterns of names
     isolate_unpack: bool = True
+    keep_compressed: bool = False  # pulled layers beside their tars, as they came: for re-export
     limits: Limits = Limits()
     transfer: Transfer = Transfer()
     trust: TrustSettings = TrustSettings()

@@ -104,6 +104,7 @@ class ImageStore:
         for layer in plan.layers:
             await self._records.delete(layer)
         await self._threads.do(recovery.clear, layout, plan)
+        await self._intake.look_at_partials()
 
     async def close(self) -> None:
         """Stop pulls and threads. Mounts stay, containers use them."""
@@ -287,11 +288,11 @@ class ImageStore:
 
     async def filesystem_usage(self) -> FilesystemUsage:
         """What images take, from the records: no walk, works on an empty store."""
-        sizes = {record.diff_id: record.size for record in self._records.layers.values()}
-        inodes = sum(
-            2 if record.form == layers.EROFS else record.inodes for record in self._records.layers.values()
-        )
-        used = sum(sizes.values())
+        kept = self._records.layers.values()
+        sizes = {record.diff_id: record.size for record in kept}
+        inodes = sum(2 if record.form == layers.EROFS else record.inodes for record in kept)
+        inodes += sum(bool(record.blob) for record in kept) + self._intake.partial_files
+        used = sum(record.size + record.blob_size for record in kept) + self._intake.partial_bytes
         for image in self._records.images.values():
             # what an image takes beside its layers is its documents
             used += max(image.size - sum(sizes.get(layer, 0) for layer in dict.fromkeys(image.layers)), 0)

@@ -57,10 +57,12 @@ async def _bounded(story: Callable[[], Awaitable[None]]) -> None:
 def content(directory: Path) -> list[str]:
     """Every file and layer directory of a store; an empty store has none.
 
-    Trees that are being removed in the background do not count, `everything` has them.
+    What is being removed in the background, or kept to be resumed, does not count: `everything` has it.
     """
     root = directory / "images"
-    found = [name for name in _walked(root, directories=False) if not re.match(r"tmp/[\w-]+\.gone/", name)]
+    found = [
+        name for name in _walked(root, directories=False) if not re.match(r"tmp/[\w-]+\.gone/|partial/", name)
+    ]
     found += [str(path.relative_to(root)) for path in (root / "l").iterdir()]
     found += [f"mount {mounted.target}" for mounted in mounts_below(root)]
     return sorted(found)
