@@ -11,6 +11,7 @@ from api.composition import Assembly
 from oci.errors import CrispError
 from shim.records import ContainerState
 from shim.runtimes import oci
+from shim.runtimes.shimv2 import driver as shim
 from tests.fault.report import note
 from tests.fault.rig import Rig, settled
 from tests.fault.scenes import VERBS, Scene, clear, pay, quiet
@@ -18,7 +19,10 @@ from tests.fault.suspensions import LateThreads, Suspensions, delay_threads
 from tests.images import catalogue
 
 
-@pytest.mark.parametrize(("handler", "shared_pids"), [("runc", False), ("crun", True)])
+CASES = [("runc", False), ("crun", True), ("shim-runc-v2", False)]
+
+
+@pytest.mark.parametrize(("handler", "shared_pids"), CASES)
 def test_an_operation_goes_on_without_its_caller_and_an_equal_retry_has_its_result(
     rig: Rig, stride: int, handler: str, shared_pids: bool
 ) -> None:
@@ -27,11 +31,12 @@ def test_an_operation_goes_on_without_its_caller_and_an_equal_retry_has_its_resu
     assert min(tried.values()) > 0
 
 
-@pytest.mark.parametrize(("handler", "shared_pids"), [("runc", False), ("crun", True)])
+@pytest.mark.parametrize(("handler", "shared_pids"), CASES)
 def test_a_daemon_that_stops_within_an_operation_leaves_nothing_and_its_next_life_serves_the_retry(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, stride: int, handler: str, shared_pids: bool
 ) -> None:
-    monkeypatch.setattr(oci, "ThreadPoolExecutor", LateThreads)
+    for module in (oci, shim):
+        monkeypatch.setattr(module, "ThreadPoolExecutor", LateThreads)
     tried = asyncio.run(_shutdowns(rig, shared_pids, stride))
     note(f"daemon stopped with {handler}: {told(tried)}, stride {stride}")
     assert min(tried.values()) > 0

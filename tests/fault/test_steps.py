@@ -21,6 +21,7 @@ CASES += [
     ("StartContainer", "crun", False),
     ("RemovePodSandbox", "crun", True),
 ]
+CASES += [(verb, "shim-runc-v2", False) for verb in VERBS]
 
 
 @pytest.mark.parametrize(("verb", "handler", "shared_pids"), CASES)

@@ -1,0 +1,172 @@
+"""Each handler beside containerd with the same runtime or shim: pod running, ExecSync, end, memory per pod.
+
+`available` says which runtimes the machine has for both sides; `measure` takes them by turns.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import memory, work
+from benchmarks.report import Row
+from benchmarks.run import Run, Samples, eight
+from benchmarks.sides import may_lower_oom_score
+from benchmarks.work import Stopwatch
+from tests.parts.build import directory, program
+from tests.parts.cargo import NoToolchain
+
+_START = ("run pod", "create", "start")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One of crispd's handlers and the runtime of containerd that it is held against, "" for none.
+
+    `most` bounds crispd / containerd for a pod's start, its execs and its end.
+    """
+
+    ours: str
+    theirs: str
+    most: float | None = None
+
+    @property
+    def title(self) -> str:
+        if self.theirs in ("", self.ours):
+            return self.ours
+        return f"{self.ours} beside containerd's {self.theirs}"
+
+
+PAIRS = (
+    Pair(ours="runc", theirs="runc"),
+    Pair(ours="shim-runc-v2", theirs="runc", most=0.9),
+    Pair(ours="crun", theirs="runc", most=0.55),
+    Pair(ours="runc-new", theirs="runc-new"),
+    Pair(ours="youki", theirs="youki"),
+    Pair(ours="runsc", theirs="runsc", most=1.0),
+    Pair(ours="runsc-cli", theirs="runsc", most=1.0),
+)
+
+
+def _built(part: str, name: str) -> Path | None:
+    try:
+        return program(part, name)
+    except NoToolchain:  # youki, where no cargo is new enough
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Available:
+    """`crispd` are tables of its configuration by handler; `containerd` is text for its own, with all
+    runtimes of `runtimes`; `path` are directories where its shims are."""
+
+    crispd: dict[str, dict[str, Any]]
+    containerd: str
+    runtimes: frozenset[str]
+    path: tuple[Path, ...]
+
+
+def available() -> Available:
+    """What of PAIRS this machine can run; builds what is not built.
+
+    gVisor's shim lowers its own OOM score and ends where that is refused, under containerd as under crispd.
+    """
+    tables: dict[str, dict[str, Any]] = {
+        "crun": {},
+        "shim-runc-v2": {
+            "kind": "shim",
+            "binary": str(program("containerd", "containerd-shim-runc-v2")),
+            "runtime_binary": str(shutil.which("runc")),
+        },
+        "runsc-cli": {"binary": str(program("runsc", "runsc"))},
+    }
+    binaries = {"runc-new": program("runc", "runc"), "youki": _built("youki", "youki")}
+    binaries = {name: binary for name, binary in binaries.items() if binary is not None}
+    tables |= {name: {"binary": str(binary)} for name, binary in binaries.items()}
+    texts = [
+        f"""\
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}]
+runtime_type = 'io.containerd.runc.v2'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}.options]
+BinaryName = '{binary}'
+"""
+        for name, binary in binaries.items()
+    ]
+    names = {"runc", *binaries}
+    if may_lower_oom_score():
+        names.add("runsc")
+        tables["runsc"] = {
+            "kind": "shim",
+            "binary": str(program("runsc", "containerd-shim-runsc-v1")),
+            "runtime_binary": str(program("runsc", "runsc")),
+        }
+        texts.append(
+            """\
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runsc]
+runtime_type = 'io.containerd.runsc.v1'
+"""
+        )
+    return Available(
+        crispd=tables, containerd="".join(texts), runtimes=frozenset(names), path=(directory("runsc"),)
+    )
+
+
+def measure(run: Run) -> list[Row]:
+    """The rows of every pair of which crispd has the handler."""
+    has = available()
+    rows: list[Row] = []
+    for pair in PAIRS:
+        if pair.ours != "runc" and pair.ours not in has.crispd:
+            run.say(f"{pair.ours}: left out, it does not run on this machine")
+            continue
+        if pair.theirs not in has.runtimes:
+            run.say(f"{pair.ours}: alone, containerd's {pair.theirs} does not run on this machine")
+            pair = Pair(ours=pair.ours, theirs="")  # noqa: PLW2901 - the same without its other half
+        rows += _pair(run, pair)
+    return rows
+
+
+def _pair(run: Run, pair: Pair) -> list[Row]:
+    samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
+    names = {"crispd": pair.ours, "containerd": pair.theirs}
+    sides = [side for side in run.sides if names[side.name]]
+    for side in sides:  # what is made once, such as directories and the shims' log process
+        (pod,) = run.pods(1, names[side.name])
+        work.start(run.clients[side.name], pod)
+        work.end(run.clients[side.name], pod)
+    for turn in run.turns(run.counts.handled):
+        for side in (side for side in turn if side in sides):
+            client = run.clients[side.name]
+            (pod,) = run.pods(1, names[side.name])
+            watch = Stopwatch()
+            work.start(client, pod, watch)
+            for _ in range(run.counts.execs):
+                each = Stopwatch()
+                work.execute(client, pod, each)
+                samples["exec"][side.name].append(each.taken["exec"])
+            work.end(client, pod, watch)
+            whole = sum(watch.taken.values())
+            start = sum(watch.taken[stage] for stage in _START)
+            samples["start"][side.name].append(start)
+            samples["end"][side.name].append(whole - start)
+    for side in sides:
+        client = run.clients[side.name]
+        pods = run.pods(run.counts.packed, names[side.name])
+        before = sum(memory.proportional(side).values())
+        eight(partial(work.start, client), pods)
+        by_program = memory.proportional(side)
+        samples["memory"][side.name].append((sum(by_program.values()) - before) / len(pods))
+        rounded = {name: round(value, 1) for name, value in by_program.items()}
+        run.say(f"{side.name}, {names[side.name]}, {len(pods)} pods, PSS by program (MiB): {rounded}")
+        eight(partial(work.end, client), pods)
+    title, most = pair.title, pair.most
+    return [
+        Row(name=f"{title}: pod running", unit="ms", values=samples["start"], most=most),
+        Row(name=f"{title}: ExecSync true", unit="ms", values=samples["exec"], most=most),
+        Row(name=f"{title}: stop and remove", unit="ms", values=samples["end"], most=most),
+        Row(name=f"{title}: memory per pod", unit="MiB", values=samples["memory"]),
+    ]
