@@ -17,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from time import gmtime, strftime
 
-from benchmarks import images, place, report, rows
+from benchmarks import handlers, images, place, report, rows
 from benchmarks.rows import GROUPS
 from benchmarks.run import SMOKE, Counts
 from benchmarks.sides import Containerd, Crispd, Side
@@ -63,12 +63,13 @@ def _measure(options: argparse.Namespace) -> int:
         stack.enter_context(place.groups(group))
         served = stack.enter_context(images.registry())
         sides: list[Side] = []
+        has = handlers.available() if "handlers" in (options.groups or GROUPS) else handlers.NONE
         if options.only != "containerd":
-            crispd = Crispd(top / "a", group=group)
+            crispd = Crispd(top / "a", group=group, handlers=has.crispd)
             stack.enter_context(crispd.running(served))
             sides.append(crispd)
         if options.only != "crispd":
-            containerd = Containerd(top / "b")
+            containerd = Containerd(top / "b", runtimes=has.containerd, path=has.path)
             stack.enter_context(containerd.running(served))
             sides.append(containerd)
         print(_machine(sides), flush=True)

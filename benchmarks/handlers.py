@@ -70,6 +70,9 @@ class Available:
     path: tuple[Path, ...]
 
 
+NONE = Available(crispd={}, containerd="", runtimes=frozenset(), path=())
+
+
 def available() -> Available:
     """What of PAIRS this machine can run; builds what is not built.
 

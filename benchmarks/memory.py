@@ -39,7 +39,7 @@ def proportional(side: Side) -> dict[str, float]:
 
 
 def _processes(side: Side) -> Iterator[tuple[int, str]]:
-    """The daemon, whatever names the side's directory in its arguments, and their children."""
+    """The daemon, whatever names the side's directory in its arguments or works there, and their children."""
     mark = os.fsencode(side.directory)
     table: dict[int, tuple[int, str, bool, bool]] = {}
     for entry in Path("/proc").iterdir():
@@ -48,6 +48,8 @@ def _processes(side: Side) -> Iterator[tuple[int, str]]:
         try:
             stat = (entry / "stat").read_text()
             own = mark in (entry / "cmdline").read_bytes()
+            # a shim of crispd's has its working directory alone there
+            own = own or (entry / "cwd").readlink().is_relative_to(side.directory)
             workload = MARK.encode() in (entry / "environ").read_bytes().split(b"\0")
         except _GONE:
             continue

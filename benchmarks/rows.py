@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from api.client import Client
-from benchmarks import lister, memory, streaming, watching, work
+from benchmarks import handlers, lister, memory, streaming, watching, work
 from benchmarks.floor import Floor
 from benchmarks.images import SMALL_FILES, WORKLOAD
 from benchmarks.report import Row
@@ -197,6 +197,7 @@ GROUPS: dict[str, Callable[[Run], list[Row]]] = {
     "stats": watching.stats,
     "node": watching.node,
     "streaming": streaming.streaming,
+    "handlers": handlers.measure,
     "flat": flat,
 }
 

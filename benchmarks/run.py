@@ -36,11 +36,14 @@ class Counts:
     streams: int = 60  # execs, attaches and port-forwards
     volume: int = 1024  # MiB through one stream
     floods: int = 3  # times
+    handled: int = 20  # pods of each handler, one at a time
+    packed: int = 8  # pods of each handler at the same time
 
 
 SMOKE = Counts(
     cycles=2, execs=1, bursts=1, burst=4, flat=6, pulls=1, listed=4, loads=1,
     watched=2, readings=1, node=3, seconds=2, ends=3, streams=2, volume=8, floods=1,
+    handled=1, packed=1,
 )  # fmt: skip
 
 
@@ -64,8 +67,8 @@ class Run:
         sides = list(self.sides)
         return [sides[n % len(sides) :] + sides[: n % len(sides)] for n in range(count)]
 
-    def pods(self, count: int) -> list[Pod]:
-        return [work.pod(self.top, self.logs) for _ in range(count)]
+    def pods(self, count: int, handler: str = "") -> list[Pod]:
+        return [work.pod(self.top, self.logs, handler) for _ in range(count)]
 
 
 def eight(each: Callable[[Pod], object], pods: Sequence[Pod]) -> float:

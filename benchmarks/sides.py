@@ -11,9 +11,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from api.client import Client, connect
 from benchmarks.images import HOSTS, PAUSE
@@ -82,7 +82,15 @@ class Crispd:
 
     name = "crispd"
 
-    def __init__(self, directory: Path, *, group: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        group: str,
+        environment: dict[str, str] | None = None,
+        handlers: Mapping[str, dict[str, Any]] | None = None,
+    ) -> None:
+        """`handlers` are tables of the configuration by name."""
         directory.mkdir(mode=0o755)
         self._daemon = Daemon(
             directory=directory,
@@ -91,6 +99,7 @@ class Crispd:
                 "log": {"level": "info"},
                 "network": {"builtin": False},
                 "cgroup": {"prefix": "bench", "monitors": f"{group}/monitors"},
+                **{f"handlers.{name}": table for name, table in (handlers or {}).items() if table},
             },
         )
         self.version = "of this tree"
@@ -138,9 +147,12 @@ class Containerd:
 
     name = "containerd"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, runtimes: str = "", path: Sequence[Path] = ()) -> None:
+        """`runtimes` is text for its configuration, `path` where the shims that it names are."""
         directory.mkdir(mode=0o755)
         self._directory = directory
+        self._runtimes = runtimes
+        self._path = path
         self._process: subprocess.Popen[bytes] | None = None
         self._program = program("containerd", "containerd")
         told = subprocess.run([self._program, "--version"], capture_output=True, text=True, check=True).stdout
@@ -181,13 +193,14 @@ sandbox = '{PAUSE}'
 [plugins.'io.containerd.cri.v1.images'.registry]
 config_path = '{top}/certs.d'
 [plugins.'io.containerd.cri.v1.runtime']
-restrict_oom_score_adj = {str(not _may_lower_oom_score()).lower()}
+restrict_oom_score_adj = {str(not may_lower_oom_score()).lower()}
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
 default_runtime_name = 'runc'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
 runtime_type = 'io.containerd.runc.v2'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
 BinaryName = '{shutil.which("runc")}'
+{self._runtimes}\
 [plugins.'io.containerd.cri.v1.runtime'.cni]
 bin_dirs = ['{PLUGINS}']
 conf_dir = '{top}/net.d'
@@ -207,10 +220,11 @@ plugin_config_path = '{top}/nri/conf.d'
         (top / "net.d").mkdir()
         (top / "net.d" / "10-bench.conflist").write_text(conflist(bridge="bench1", subnet="10.211.0.0/16"))
         (top / "config.toml").write_text(self._configuration())
+        path = [str(self._program.parent), *map(str, self._path), os.environ["PATH"]]
         with (top / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [self._program, "--config", top / "config.toml"],
-                env={**os.environ, "PATH": f"{self._program.parent}:{os.environ['PATH']}"},
+                env={**os.environ, "PATH": ":".join(path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -243,7 +257,7 @@ plugin_config_path = '{top}/nri/conf.d'
             time.sleep(0.1)
 
 
-def _may_lower_oom_score() -> bool:
+def may_lower_oom_score() -> bool:
     """CAP_SYS_RESOURCE (24), without which containerd's sandboxes do not start as it configures them."""
     line = next(
         line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:")

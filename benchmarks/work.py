@@ -28,6 +28,7 @@ class Pod:
     """One pod that was asked for; the ids are empty until they are known."""
 
     config: cri_pb2.PodSandboxConfig
+    handler: str = ""
     sandbox: str = ""
     container: str = ""
 
@@ -42,8 +43,8 @@ def _namespaces() -> cri_pb2.NamespaceOption:
     )
 
 
-def pod(top: str, logs: Path) -> Pod:
-    """A new pod below the cgroup `top`, which is there afterwards, with its log directory below `logs`."""
+def pod(top: str, logs: Path, handler: str = "") -> Pod:
+    """A new pod of a handler below the cgroup `top`, which is there afterwards, its logs below `logs`."""
     uid = f"{next(_count):08d}-0000-4000-8000-000000000000"
     name = f"bench-{uid}"
     directory = logs / f"default_{name}_{uid}"
@@ -73,7 +74,7 @@ def pod(top: str, logs: Path) -> Pod:
             security_context=cri_pb2.LinuxSandboxSecurityContext(namespace_options=_namespaces()),
         ),
     )
-    return Pod(config)
+    return Pod(config, handler)
 
 
 def container(of: Pod) -> cri_pb2.ContainerConfig:
@@ -147,7 +148,7 @@ def start(client: Client, one: Pod, watch: Stopwatch | None = None) -> None:
     config = container(one)
 
     def run() -> None:
-        request = cri_pb2.RunPodSandboxRequest(config=one.config)
+        request = cri_pb2.RunPodSandboxRequest(config=one.config, runtime_handler=one.handler)
         one.sandbox = client.runtime.RunPodSandbox(request).pod_sandbox_id
 
     def create() -> None:

@@ -16,12 +16,21 @@ from tests.fault.rig import Rig, rigged
 from tests.images.registry import Registry
 
 OWN_DIRECTORIES: list[Path] = []
+THINNER = {"shim-runc-v2": 3}
+"""Each life of the daemon waits for shims and their log process to end."""
+
+
+def _handler(request: pytest.FixtureRequest) -> str:
+    """The test's parameter `handler`, runc without one."""
+    params = getattr(request.node, "callspec", None)
+    return params.params.get("handler", "runc") if params is not None else "runc"
 
 
 @pytest.fixture
 def stride(request: pytest.FixtureRequest) -> int:
-    """Every how many points one is tried; 1 tries all."""
-    return int(request.config.getoption("--sweep-stride"))
+    """Every how many points one is tried; 1 tries all. A thin sweep is thinner where a point takes longer."""
+    asked = int(request.config.getoption("--sweep-stride"))
+    return asked * THINNER.get(_handler(request), 1) if asked > 1 else asked
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +63,7 @@ def daemon(prepared_machine: None, image_registry: Registry) -> Iterator[Daemon]
 @pytest.fixture
 def rig(prepared_machine: None, image_registry: Registry, request: pytest.FixtureRequest) -> Iterator[Rig]:
     """The runtime is the test's parameter `handler`, runc without one."""
-    params = getattr(request.node, "callspec", None)
-    handler = params.params.get("handler", "runc") if params is not None else "runc"
-    with rigged(image_registry, handler=handler) as made:
+    with rigged(image_registry, handler=_handler(request)) as made:
         OWN_DIRECTORIES.append(made.own.directory)
         yield made
 

@@ -158,8 +158,9 @@ def unaccounted(things: Iterable[str], ids: Iterable[str], attached: int) -> lis
     marks = [id_[:16] for id_ in ids]  # links to attach sockets are cut short
     extra = {thing for thing in things if not any(mark in thing for mark in marks)}
     ports = sorted(thing for thing in extra if thing.startswith("port "))
-    layers = {thing for thing in extra if "/images/l/" in thing} if marks else set()
-    return sorted(extra - set(ports[:attached]) - layers)
+    # Layers, and the sockets of shims, are named by digests.
+    digests = {thing for thing in extra if "/images/l/" in thing or "/run/s/" in thing} if marks else set()
+    return sorted(extra - set(ports[:attached]) - digests)
 
 
 def settings_of(handler: str) -> dict[str, dict[str, str]]:

@@ -107,11 +107,15 @@ class Scene:
         return next((c.state for c in parts.containers.all(REALM) if c.id == self.container_id), None)
 
 
-async def quiet(base: set[asyncio.Task[object]]) -> None:
-    """Return when no task runs but `base` and the caller's."""
+STANDING = ("exit of a task", "log process")
+"""Tasks that last as long as a shim's containers do: they wait for an end, and for the log process's."""
+
+
+async def quiet() -> None:
+    """Return when no task runs but the caller's and those that stand."""
     this = asyncio.current_task()
     async with asyncio.timeout(_LIMIT):
-        while others := asyncio.all_tasks() - base - {this}:
+        while others := {t for t in asyncio.all_tasks() - {this} if t.get_name() not in STANDING}:
             await asyncio.wait(others)
 
 

@@ -89,12 +89,12 @@ async def _caller(
     if not caller.cancelled():
         caller.result()
     elif at % 2:
-        await quiet(set())  # else the retry joins what runs
+        await quiet()  # else the retry joins what runs
     point = f"{scene.verb}, caller cancelled at suspension {at}"
     known = set(parts.node.store.pods), set(parts.node.store.containers)
     if caller.cancelled():
         await scene.retry(parts)
-    await quiet(set())
+    await quiet()
     assert scene.reached(parts), f"{point}: {scene.states(parts)}"
     now = set(parts.node.store.pods), set(parts.node.store.containers)
     if known[0]:

@@ -61,7 +61,7 @@ async def _once(rig: Rig, parts: Assembly, scene: Scene) -> int:
     await scene.prepare(parts)
     rig.faults.arm()
     await scene.act(parts)
-    await quiet(set())
+    await quiet()
     rig.faults.disarm()
     assert scene.reached(parts)
     await clear(parts)
@@ -79,7 +79,7 @@ async def _point(
         failure = None
     except CrispError as error:
         failure = error
-    await quiet(set())
+    await quiet()
     rig.faults.disarm()
     failed = tuple(rig.faults.failed)
     point = f"{scene.verb}, failing {'after' if late else 'at'} calls {where} of {rig.faults.calls}"
