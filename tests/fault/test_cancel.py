@@ -18,7 +18,6 @@ from tests.fault.scenes import VERBS, Scene, clear, pay, quiet
 from tests.fault.suspensions import LateThreads, Suspensions, delay_threads
 from tests.images import catalogue
 
-
 CASES = [("runc", False), ("crun", True), ("shim-runc-v2", False)]
 
 
