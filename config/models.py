@@ -249,7 +249,8 @@ class ImageSettings(Table):
     )
     isolate_unpack: bool = Field(
         default=True,
-        description="Decode and unpack layers in a process of its own that sees only the layer's directory.",
+        description="Unpack layers of the `directory` form behind walls: namespaces and a root directory of"
+        " their own, few capabilities, and a system call filter. `false` where those cannot be had.",
     )
     trust: TrustSettings = Field(default_factory=TrustSettings)
 

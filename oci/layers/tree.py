@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from oci.errors import BadInput
 from oci.layers.entry import NAME_MAX, Entry, Kind, Limits, shown
-from oci.layers.xattr import OPAQUE, ORIGIN
+from oci.layers.xattr import OPAQUE, ORIGIN, settled
 
 WHITEOUT = b".wh."
 AUFS = b".wh..wh."
@@ -74,6 +74,8 @@ class Tree:
 
     def add(self, entry: Entry) -> None:
         """Apply one entry. BadInput names it."""
+        if entry.xattrs:
+            entry = settled(entry)
         path = entry.path
         if not path:
             self._root.entry, self._root.implied = entry, False

@@ -21,13 +21,34 @@ _HEAD = 12
 _ROOM = 4 * 0xFFFE  # what the 16-bit count of an inode can say
 _USER, _ACCESS, _DEFAULT, _TRUSTED, _SECURITY = 1, 2, 3, 4, 6
 _PREFIXES = ((b"user.", _USER), (b"trusted.", _TRUSTED), (b"security.", _SECURITY))
-_WHOLE = {b"system.posix_acl_access": _ACCESS, b"system.posix_acl_default": _DEFAULT}
+_ACCESS_NAME = b"system.posix_acl_access"
+_WHOLE = {_ACCESS_NAME: _ACCESS, b"system.posix_acl_default": _DEFAULT}
 _OVERLAY = b"trusted.overlay."
 _CAPABILITY = b"security.capability"
 
 _ACL_ENTRY = struct.Struct("<HHI")
+_ACL_OWNER, _ACL_GROUP, _ACL_MASK, _ACL_OTHERS = 1, 4, 16, 32
 _ACL_ORDER = {1: 0, 2: 1, 4: 2, 8: 3, 16: 4, 32: 5}  # owner, users, group, groups, mask, others
-_ACL_ONCE = (1, 4, 32)
+_ACL_ONCE = (_ACL_OWNER, _ACL_GROUP, _ACL_OTHERS)
+
+
+def settled(entry: Entry) -> Entry:
+    """The entry as setxattr(2) leaves a file that gets its access ACL after its mode (fs/posix_acl.c).
+
+    The ACL decides what the mode says of owner, group and others; one that says no more than a mode can is
+    not kept. Raises BadInput for what is no ACL.
+    """
+    value = next((value for name, value in entry.xattrs if name == _ACCESS_NAME), None)
+    if value is None or entry.kind is Kind.SYMLINK:
+        return entry
+    _index(entry, _ACCESS_NAME, value)
+    shares = {tag: permissions for tag, permissions, _ in _ACL_ENTRY.iter_unpack(value[4:])}
+    group = shares.get(_ACL_MASK, shares[_ACL_GROUP])
+    mode = entry.mode & 0o7000 | shares[_ACL_OWNER] << 6 | group << 3 | shares[_ACL_OTHERS]
+    xattrs = entry.xattrs
+    if shares.keys() == {_ACL_OWNER, _ACL_GROUP, _ACL_OTHERS}:
+        xattrs = tuple(pair for pair in xattrs if pair[0] != _ACCESS_NAME)
+    return entry._replace(mode=mode, xattrs=xattrs)
 
 
 def kept(entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
@@ -98,7 +119,9 @@ def _is_acl(value: bytes) -> bool:
     if [_ACL_ORDER[tag] for tag in tags] != sorted(_ACL_ORDER[tag] for tag in tags):
         return False
     named = 2 in tags or 8 in tags
-    return all(tags.count(tag) == 1 for tag in _ACL_ONCE) and tags.count(16) in ((1,) if named else (0, 1))
+    return all(tags.count(tag) == 1 for tag in _ACL_ONCE) and tags.count(_ACL_MASK) in (
+        (1,) if named else (0, 1)
+    )
 
 
 def _is_capability(value: bytes) -> bool:

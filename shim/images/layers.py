@@ -8,18 +8,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 
-from oci.errors import BadInput, Full, Internal
-from shim import process
 from shim.files import remove_tree, sync_directory, write_atomic
-from shim.images import unpack
 from shim.images.layout import Layout
 from shim.images.parents import encode_implied
 from shim.images.receive import Received, disk_failure
 from shim.images.threads import Threads
+from shim.images.unpacking import unpack
 from shim.images.usage import walk
 from shim.kernel import libc
 from shim.kernel.probe import can_mount_erofs_from_file
@@ -29,15 +26,22 @@ log = logging.getLogger(__name__)
 
 EROFS = "erofs"
 DIRECTORY = "directory"
-_UNPACK_LIMIT = 1800.0
-_CODE = Path(__file__).resolve().parents[2]
+NEEDS = "Linux 6.12 with EROFS, and a store whose file system is not in memory; auto takes what is possible"
 
 
 def choose_form(setting: str, directory: Path) -> str:
     """The form for new layers: the setting, or what mounts from `directory`. Blocking, milliseconds."""
-    if setting != "auto":
+    if setting == DIRECTORY:
         return setting
-    return EROFS if can_mount_erofs_from_file(directory) else DIRECTORY
+    possible = can_mount_erofs_from_file(directory)
+    if setting == EROFS and not possible:
+        log.warning(
+            "images.layer_form is erofs, and the kernel cannot mount EROFS from a file of the store: "
+            "containers will not start",
+            extra={"directory": str(directory), "needs": NEEDS},
+        )
+        return setting
+    return EROFS if possible else DIRECTORY
 
 
 def size_of(layout: Layout, diff_id: str, form: str) -> int:
@@ -123,37 +127,13 @@ async def _keep_tree(
     directory = layout.fresh(".tree")
     try:
         await threads.do(directory.mkdir, 0o755)
-        await _unpack(received.tar, directory, what, isolate=isolate)
+        await unpack(received.tar, directory, what, isolate=isolate)
         return await threads.do(_name_tree, layout, diff_id, received, directory, what)
     except OSError as failure:
         raise disk_failure(failure, directory, what) from failure
     finally:
         await threads.do(received.discard)
         await threads.do(remove_tree, directory)
-
-
-async def _unpack(tar: Path, directory: Path, what: str, *, isolate: bool) -> None:
-    with contextlib.ExitStack() as stack:
-        source = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
-        stack.callback(os.close, source)
-        target = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        stack.callback(os.close, target)
-        try:
-            argv = [sys.executable, "-P", "-s", "-m", "shim.images.unpack", str(source), str(target)]
-            await process.run(
-                argv if isolate else [*argv, unpack.OPEN],
-                env={"PYTHONPATH": str(_CODE), "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"},
-                timeout=_UNPACK_LIMIT,
-                pass_fds=(source, target),
-                output_limit=64 << 10,
-            )
-        except process.CommandFailed as failure:
-            words = failure.stderr.decode("utf-8", "replace").strip()[:1000]
-            if failure.returncode == unpack.BAD_LAYER:
-                raise BadInput(f"{what}: {words}") from failure
-            if failure.returncode == unpack.NO_SPACE:
-                raise Full(f"{what}: unpacking into {directory.parent}: {words}") from failure
-            raise Internal(f"{what}: unpacking into {directory.parent}: {words or failure}") from failure
 
 
 def _name_tree(layout: Layout, diff_id: str, received: Received, directory: Path, what: str) -> LayerRecord:

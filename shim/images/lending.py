@@ -19,7 +19,7 @@ from pathlib import Path
 from oci.errors import Internal
 from oci.workload import ContainerId, ImageId, PodId
 from shim.files import write_atomic
-from shim.images.layers import EROFS, present
+from shim.images.layers import EROFS, NEEDS, present
 from shim.images.layout import Layout
 from shim.images.threads import Threads
 from shim.kernel import mount
@@ -151,6 +151,8 @@ class Lending:
             mount_erofs(target, index, device=tar)
         except OSError as failure:
             name = errno.errorcode.get(failure.errno or 0, str(failure.errno))
+            if failure.errno in (errno.ENOTBLK, errno.ENODEV):
+                name += f': images.layer_form = "erofs" takes {NEEDS}'
             raise Internal(
                 f"layer {record.diff_id}: mounting {self._layout.index(record.diff_id)} at {target}: "
                 f"{os.strerror(failure.errno or 0).lower()} ({name})"

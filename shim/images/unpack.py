@@ -1,19 +1,15 @@
 """The directory form: a verified tar unpacked by a process of its own, `python -m shim.images.unpack`.
 
-Two inherited descriptors are all it gets: the tar and an empty directory. It leaves the host's network and
-mount table, makes the directory its root, and only then reads the tar, so no path of it can mean anything
-outside. What to make is what the EROFS index would show (`oci/layers/tree.py` decides both), and it is made
-below opened directories, so not even links inside the layer are followed.
-
-A user namespace would take away what the layer needs: device nodes and trusted.* attributes are for the
-initial one only.
+Two inherited descriptors are all it gets: the tar and an empty directory. It puts walls around itself
+(`confinement.py`) and only then reads the tar, so no path of it can mean anything outside. What to make is
+what the EROFS index would show (`oci/layers/tree.py` decides both), and it is made below opened directories,
+so not even links inside the layer are followed. `unpacking.py` is the daemon's end.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import resource
 import sys
 from collections.abc import Sequence
 
@@ -22,7 +18,7 @@ from oci.layers.entry import Entry, Kind, Segment, shown
 from oci.layers.tar import TarReader
 from oci.layers.tree import Node, Tree
 from oci.layers.xattr import kept
-from shim.kernel import libc
+from shim.images.confinement import Bounds, confine, limit
 
 BAD_LAYER = 3
 """Exit status: the layer is at fault, standard error says how."""
@@ -30,26 +26,10 @@ NO_SPACE = 4
 """Exit status: the disk or quota is full."""
 
 OPEN = "open"
-"""Third argument: do not confine, where this process may not."""
+"""Last argument: do not confine, where this process may not."""
 
 _BLOCK = 1 << 20
 _DEPTH = 10_000
-_CLONE_NEWNS, _CLONE_NEWNET, _CLONE_NEWIPC, _CLONE_NEWUTS = 0x20000, 0x40000000, 0x8000000, 0x4000000
-_PR_SET_NO_NEW_PRIVS = 38
-_MEMORY = 2 << 30
-
-
-def confine(directory: int) -> None:
-    """Give up network, mounts and everything above `directory`. Raises OSError."""
-    libc.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc.call("unshare", _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS)
-    os.fchdir(directory)
-    os.chroot(".")
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
 
 def read_tree(tar: int) -> Node:
@@ -172,12 +152,13 @@ class Writer:
 
 
 def main(arguments: list[str]) -> int:
-    """`TAR DIRECTORY [open]`, two descriptor numbers; prints the number of inodes."""
-    tar, directory = int(arguments[0]), int(arguments[1])
+    """`TAR DIRECTORY MEMORY SECONDS [open]`: two descriptors and the bounds; prints the number of inodes."""
+    tar, directory, memory, seconds = (int(word) for word in arguments[:4])
     sys.setrecursionlimit(_DEPTH)  # a path may have 2048 directories
     writer = Writer(tar)
     try:
-        if arguments[2:] != [OPEN]:
+        limit(Bounds(memory=memory, seconds=seconds))
+        if arguments[4:] != [OPEN]:
             confine(directory)
         inodes = writer.write(read_tree(tar), directory)
     except CrispError as failure:

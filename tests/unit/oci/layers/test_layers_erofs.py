@@ -300,8 +300,8 @@ ACL = struct.pack("<I", 2) + b"".join(
 )
 def test_attributes_that_setxattr_would_refuse_are_refused(name: bytes, value: bytes, words: str) -> None:
     builder = IndexBuilder()
-    builder.receive(member(b"f", xattrs=[(name, value)]) + END)
     with pytest.raises(BadInput) as caught:
+        builder.receive(member(b"f", xattrs=[(name, value)]) + END)
         builder.finish()
     assert str(caught.value).startswith("layer: entry 'f': ")
     assert words in str(caught.value)
@@ -321,6 +321,31 @@ def test_an_acl_and_a_capability_that_are_right_are_kept() -> None:
     assert image.look(b"f").xattrs == (
         bytes(12) + b"\x0a\x06\x14\x00capability" + capability + b"\0\0" + b"\x00\x02\x2c\x00" + ACL
     )
+
+
+def access(owner: int, group: int, others: int, mask: int | None = None, user: int | None = None) -> bytes:
+    """An ACL that says so much, with one named user if any."""
+    parts = [(1, owner), (2, user), (4, group), (16, mask), (32, others)]
+    named = {2: 1000}
+    return struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", tag, share, named.get(tag, 0xFFFFFFFF))
+        for tag, share in parts
+        if share is not None
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "mode", "stays"),
+    [
+        (access(7, 5, 1, mask=6, user=4), 0o4761, True),
+        (access(6, 4, 0, mask=2), 0o4620, True),
+        (access(6, 4, 0), 0o4640, False),
+    ],
+)
+def test_an_access_acl_decides_the_mode_as_when_it_is_set(value: bytes, mode: int, stays: bool) -> None:
+    image = built(member(b"f", mode=0o4777, xattrs=[(b"system.posix_acl_access", value)]) + END)
+    found = image.look(b"f")
+    assert (found.mode & 0o7777, bool(found.xattrs)) == (mode, stays)
 
 
 @settings(max_examples=60, deadline=None)
