@@ -151,11 +151,11 @@ class Lending:
             mount_erofs(target, index, device=tar)
         except OSError as failure:
             name = errno.errorcode.get(failure.errno or 0, str(failure.errno))
-            if failure.errno in (errno.ENOTBLK, errno.ENODEV):
-                name += f': images.layer_form = "erofs" takes {NEEDS}'
+            cannot = failure.errno in (errno.ENOTBLK, errno.ENODEV)
+            hint = f': images.layer_form = "erofs" takes {NEEDS}' if cannot else ""
             raise Internal(
                 f"layer {record.diff_id}: mounting {self._layout.index(record.diff_id)} at {target}: "
-                f"{os.strerror(failure.errno or 0).lower()} ({name})"
+                f"{os.strerror(failure.errno or 0).lower()} ({name}){hint}"
             ) from failure
 
     def _unmount(self, diff_ids: Iterable[str]) -> None:
