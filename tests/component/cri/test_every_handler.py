@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from api.proto import cri_pb2
 from tests.component.cri.client import Client
 from tests.daemon import running
+from tests.doubles import kata_runtime
+from tests.fault.cri import Life, listed
+from tests.fault.scenes import VERBS
 from tests.images.registry import Registry
-from tests.parts.build import directory, program
+from tests.parts.build import program
 from tests.parts.cargo import NoToolchain
 
 ROUNDS = 2
@@ -24,8 +30,8 @@ ROUNDS = 2
 CAP_SYS_RESOURCE = 24
 
 
-def handlers() -> dict[str, dict[str, Any]]:
-    """Every real runtime that tests have, by the name that the documentation gives it.
+def handlers(directory: Path) -> dict[str, dict[str, Any]]:
+    """Every runtime that tests have, by the name that the documentation gives it; Kata's is a double.
 
     gVisor's shim starts only where it may lower its own OOM score. youki is left out where it cannot be
     built; its own conformance test is then counted as skipped.
@@ -46,6 +52,7 @@ def handlers() -> dict[str, dict[str, Any]]:
             "runtime_binary": str(directory("runsc") / "runsc"),
         },
     }
+    found["kata"] = {"binary": str(kata_runtime.install(directory))}
     with contextlib.suppress(NoToolchain):
         found["youki"] = {"binary": str(program("youki", "youki"))}
     held = int(re.search(r"CapEff:\s+(\w+)", Path("/proc/self/status").read_text())[1], 16)  # type: ignore[index]
@@ -55,9 +62,16 @@ def handlers() -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def client(prepared_machine: None, image_registry: Registry) -> Iterator[Client]:
-    tables = {f"handlers.{name}": table for name, table in handlers().items() if table}
-    with running(image_registry, overrides=tables) as daemon:
+def tables(tmp_path: Path) -> dict[str, dict[str, Any]]:
+    return handlers(tmp_path)
+
+
+@pytest.fixture
+def client(
+    prepared_machine: None, image_registry: Registry, tables: dict[str, dict[str, Any]]
+) -> Iterator[Client]:
+    overrides = {f"handlers.{name}": table for name, table in tables.items() if table}
+    with running(image_registry, overrides=overrides) as daemon:
         made = Client(daemon)
         made.pull()
         yield made
@@ -68,9 +82,11 @@ def client(prepared_machine: None, image_registry: Registry) -> Iterator[Client]
 
 
 @pytest.mark.timeout(240)
-def test_pods_of_every_handler_live_side_by_side_through_deaths_of_the_daemon(client: Client) -> None:
+def test_pods_of_every_handler_live_side_by_side_through_deaths_of_the_daemon(
+    client: Client, tables: dict[str, dict[str, Any]]
+) -> None:
     daemon = client.daemon
-    pods = {name: client.run_pod(handler=name) for name in handlers()}
+    pods = {name: client.run_pod(handler=name) for name in tables}
     stays = {name: client.run(pod, "stays") for name, pod in pods.items()}
     ends = {
         name: client.run(pod, "ends", ("sh", "-c", "while [ ! -e /tmp/end ]; do sleep 0.1; done; exit 7"))
@@ -97,3 +113,42 @@ def test_pods_of_every_handler_live_side_by_side_through_deaths_of_the_daemon(cl
     assert codes == dict.fromkeys(ends, 7)
     states = {name: last.status(container).status.state for name, container in stays.items()}
     assert states == dict.fromkeys(stays, cri_pb2.CONTAINER_RUNNING)
+
+
+LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
+
+
+def attempt(life: Life, verb: str) -> bool:
+    """Whether the answer came; it does not where the daemon is killed meanwhile."""
+    try:
+        life.ask(verb)
+    except grpc.RpcError as error:
+        assert error.code() in LOST, error
+        return False
+    return True
+
+
+@pytest.mark.timeout(300)
+def test_every_handler_starts_and_ends_at_the_same_time_while_the_daemon_dies(
+    client: Client, tables: dict[str, dict[str, Any]]
+) -> None:
+    """Each verb for all at once; the daemon is killed within, and its next life is asked the same."""
+    daemon = client.daemon
+    lives = [Life(daemon=daemon, name=f"with-{name}", handler=name) for name in tables]
+    cut = 0
+    with ThreadPoolExecutor(len(lives)) as pool:
+        for number, verb in enumerate(VERBS):
+            calls = [pool.submit(attempt, life, verb) for life in lives]
+            time.sleep(0.1 * (1 + number % 3))
+            daemon.kill()
+            again = [life for life, call in zip(lives, calls, strict=True) if not call.result()]
+            cut += len(again)
+            daemon.start()
+            assert all(pool.map(attempt, again, [verb] * len(again))), verb
+            if verb == "StartContainer":
+                assert {life.seen()["container state"] for life in lives} == {"CONTAINER_RUNNING"}
+                pods, containers = listed(daemon)
+                assert pods == {life.pod_id for life in lives}
+                assert containers == {life.container_id for life in lives}
+    assert cut > len(lives)
+    assert listed(daemon) == (set(), set())

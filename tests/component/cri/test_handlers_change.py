@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -18,6 +19,8 @@ from api.proto import admin_pb2, admin_pb2_grpc, cri_pb2
 from shim.kernel import libc
 from tests.component.cri.client import Client
 from tests.daemon import Daemon, toml
+from tests.doubles import oci_runtime
+from tests.doubles.oci_runtime import Plan
 
 LIMIT = 20.0  # seconds in which the daemon logs something
 IN_MODIFY = 0x2
@@ -172,3 +175,23 @@ def test_a_handler_is_tried_by_a_pod(served: Daemon, handler: str) -> None:
     (unknown,) = stub.Doctor(admin_pb2.DoctorRequest(handler="nobody"), timeout=30).checks
     assert (unknown.name, unknown.verdict) == ("probe", admin_pb2.PROBLEM)
     assert "'nobody' is not known" in unknown.found
+
+
+def test_the_doctor_says_at_which_verb_it_fails(daemon: Daemon, tmp_path: Path) -> None:
+    steps = {"create": "run pod", "start": "run pod", "state": "state", "exec": "exec"}
+    for verb in steps:
+        (tmp_path / verb).mkdir()
+        plan = Plan(act="fail", words="the moon is in the way")
+        binary = oci_runtime.install(tmp_path / verb, Path("/usr/bin/crun"), {verb: plan})
+        daemon.overrides[f"handlers.bad-{verb}"] = {"binary": str(binary)}
+    daemon.restart()
+    stub = admin_pb2_grpc.AdminStub(daemon.channel(daemon.admin_socket))
+    failed = {}
+    for verb in steps:
+        checks = stub.Doctor(admin_pb2.DoctorRequest(handler=f"bad-{verb}"), timeout=120).checks
+        (failed[verb],) = [check for check in checks if check.verdict != admin_pb2.OK]
+    assert {verb: check.name for verb, check in failed.items()} == steps
+    for verb in ("create", "start", "exec"):
+        words = rf"handler bad-{verb}: double-runtime {verb} of container .*the moon is in the way"
+        assert re.search(words, failed[verb].found)
+    assert failed["state"].found == "handler bad-state: the first process was started and is unknown"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -289,6 +290,29 @@ def test_a_create_that_is_cut_off_leaves_nothing_and_can_be_repeated(play: Play)
             assert (await driver.observe(target)).status is Status.RUNNING
             await driver.delete(target)
             assert files_of(rig) == base
+
+    play(story)
+
+
+def test_a_bundle_on_a_full_disk_is_named_and_leaves_nothing(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            await rig.prepare(driver)
+            target = rig.target()
+            base = files_of(rig)
+            options = ("size=4k", "mode=700")
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", target.directory], check=True
+            )
+            try:
+                (target.directory / "filler").write_bytes(bytes(4096))
+                with pytest.raises(CrispError, match=f"{target.id}.*No space left on device"):
+                    await driver.create(target, rig.spec(target, ["sleep", "100"]))
+                await driver.delete(target)
+                assert files_of(rig) == base
+                assert [path.name for path in target.directory.iterdir()] == ["filler"]
+            finally:
+                subprocess.run(["umount", target.directory], check=True)
 
     play(story)
 
