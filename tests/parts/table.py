@@ -92,5 +92,7 @@ PARTS: Mapping[str, Part | Crate] = {
         programs={"kubelet": "cmd/kubelet"},
         staging="v0.37.2",
     ),
+    # The types of what kubectl applies, to hold our manifests against.
+    "kube-api": Part(module="k8s.io/api", version="v0.37.2"),
     "cri-api": Part(module="k8s.io/cri-api", version="v0.37.2"),
 }
