@@ -176,6 +176,7 @@ _PROGRAM: Final = re.compile(
     r"|the path `.*` (?:exists but it is not executable|is not a regular file)"  # crun 1.21
     r"|cannot open `.*`: (?:Not a directory|Too many levels of symbolic links)"
     r"|error finding executable \".*\" in PATH"  # runsc
+    r"|the file \S+ was not found"  # Kata's agent
     r"|failed to load [^:]*: (?:no such file or directory|permission denied|exec format error|is a directory)"
     r"|exec(?:v|ve|vpe?)?[: ].*(?:ENOENT|EACCES|ENOEXEC|No such file or directory|Permission denied"
     r"|Exec format error)",

@@ -86,6 +86,11 @@ class LogKeeper:
         """Where attach clients connect."""
         return self._directory / "socket"
 
+    @property
+    def events(self) -> Path:
+        """Where shims publish, once something was added; it stays there without the daemon."""
+        return self._directory / "events"
+
     async def add(self, outlet: Outlet, *, on_input_ended: Callable[[], None] | None = None) -> None:
         """Read a container's fifos from now on, which exist; one that is read already goes on."""
         if outlet.id not in self._reading:
@@ -100,6 +105,13 @@ class LogKeeper:
         """Wait until everything that the container wrote is in its log: the writers have closed it."""
         with contextlib.suppress(Absent):
             await self._ask(b"drain", container.encode())
+
+    async def oom(self, container: str) -> bool:
+        """Whether its shim said that the kernel killed something in the container for want of memory."""
+        try:
+            return await self._ask(b"oom", container.encode()) == [b"killed"]
+        except Absent:
+            return False
 
     async def reopen(self, container: str) -> None:
         """Write to the file at the log path from now on. Raises Absent when the container is not read."""

@@ -3,7 +3,8 @@
 DIRECTORY/socket takes the daemon's requests and attach clients, as packets of words separated by NUL:
 `VERB N WORDS…`, answered by `N ok WORDS…` or `N error TEXT`; `attach` makes a connection one that carries
 a container's output and input. What it is to read stands in DIRECTORY/outlets, so a new process goes on where
-a killed one stopped. It ends when nobody is connected and nothing is left to read.
+a killed one stopped. It ends when nobody is connected and nothing is left to read. DIRECTORY/events takes
+what shims publish, also while there is no daemon.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import select
 
 from shim.logger.outlet import INPUT_LIMIT, Client, Outlet
+from shim.logger.publishers import Publishers
 from shim.logger.spool import Spool
 
 _PACKET = 1 << 16
@@ -65,6 +67,7 @@ class Process:
         self.listener.listen(_BACKLOG)
         self.listener.setblocking(False)
         self.poll.register(self.listener.fileno(), select.EPOLLIN)
+        self.publishers = Publishers(directory, self.poll, self._was_killed)
 
     def run(self) -> None:
         """Serve until nobody is connected and nothing is left to read."""
@@ -81,6 +84,8 @@ class Process:
                     self._feed(self.inputs[descriptor])
                 elif descriptor in self.peers:
                     self._serve(self.peers[descriptor], events)
+                elif self.publishers.serves(descriptor):
+                    self.publishers.serve(descriptor)
             for outlet in list(self.stuck.values()):
                 self._retry(outlet)
             for fifo in list(self.ready):
@@ -90,6 +95,7 @@ class Process:
                 if peer.dead:
                     self._forget(descriptor, peer)
         os.unlink(f"{self.directory}/socket")
+        self.publishers.close()
 
     # ---- outlets
 
@@ -133,6 +139,12 @@ class Process:
         with open(temporary, "wb") as file:
             file.write(b"\0".join(outlet.words))
         os.replace(temporary, path + outlet.id.decode())
+
+    def _was_killed(self, container: bytes) -> None:
+        """A shim says that the kernel killed something in a container for want of memory."""
+        outlet = self.outlets.get(container)
+        if outlet is not None and outlet.mark_oom():
+            self._keep(outlet)
 
     def _pump(self, fifo: int) -> None:
         outlet, number = self.streams[fifo]
@@ -287,6 +299,8 @@ class Process:
             elif verb == b"drain":
                 self.ready.update((fifo, None) for fifo in outlet.fifos if fifo >= 0)
                 self.drains.append((outlet, peer, number))
+            elif verb == b"oom":
+                self._answer(peer, number, b"ok", b"killed" if outlet.oom else b"no")
             elif verb == b"reopen":
                 outlet.reopen()
                 self._answer(peer, number, b"ok")

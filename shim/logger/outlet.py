@@ -37,6 +37,7 @@ class Outlet:
         self.tty = b"t" in flags
         self.once = b"o" in flags
         self.input_closed = b"c" in flags
+        self.oom = b"k" in flags
         self.fifos = [-1, -1]
         self.ended = [True, True]
         self.stdin = -1
@@ -160,6 +161,14 @@ class Outlet:
         self.stdin = -1
         self.input_closed = True
         self.words = [*self.words[:-1], self.words[-1] + b"c"]
+        return True
+
+    def mark_oom(self) -> bool:
+        """Its shim says that the kernel killed something in it for want of memory; True the first time."""
+        if self.oom:
+            return False
+        self.oom = True
+        self.words = [*self.words[:-1], self.words[-1] + b"k"]
         return True
 
     def close(self) -> None:

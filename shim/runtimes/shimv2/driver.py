@@ -47,9 +47,10 @@ from shim.runtimes.driver import (
 )
 from shim.runtimes.limits import Limits
 from shim.runtimes.shimv2 import bundle, meaning, sessions, task
+from shim.runtimes.shimv2.creations import Creations
 from shim.runtimes.shimv2.execs import Execs
 from shim.runtimes.shimv2.exits import DRAIN, ExitWatch
-from shim.runtimes.shimv2.families import family_of
+from shim.runtimes.shimv2.families import family_of, publishes
 from shim.runtimes.shimv2.shims import Shim, Shims, ShimSettings
 from shim.runtimes.shimv2.task import Ended
 from shim.runtimes.shimv2.ttrpc.client import ConnectionLost
@@ -88,6 +89,7 @@ class ShimDriver:
     ) -> None:
         self._handler = handler
         self._family = family_of(handler.binary.name)
+        self._publishes = publishes(self._family, handler.version.version)
         self._keeper = keeper
         self._fifos = run_dir / "fifos"
         self._kill_time = kill_time
@@ -106,7 +108,7 @@ class ShimDriver:
                 family=self._family,
                 directory=run_dir / "shims" / handler.name,
                 sockets=run_dir / "s",
-                events="",
+                events=str(keeper.events) if self._publishes else "",
                 monitors=monitors,
                 options=self._options,
                 timeout=timeout,
@@ -118,6 +120,9 @@ class ShimDriver:
         )
         self._exits = ExitWatch(
             listener=exits, find=self._shims.find, clean_up=self._shims.clean_up, settle=self._settle
+        )
+        self._creations = Creations(
+            handler.name, timeout=timeout, patience=kill_time, kept=self._exits.watches
         )
         self._execs = Execs(
             directory=self._fifos,
@@ -162,9 +167,7 @@ class ShimDriver:
             stdio = await self._blocking(lambda: bundle.prepare(target, spec, self._fifos / target.id))
             await self._read_output(target)
             shim = await self._shims.acquire(target, spec)
-            pid = await shim.task.create(
-                target.id, bundle=str(target.directory), stdio=stdio, options=self._options
-            )
+            pid = await self._creations.create(target, shim, stdio, self._options)
             created = Created(process=process.reference(pid), monitor=shim.process)
         except BaseException as error:
             await to_the_end(self._abandon(target))
@@ -288,6 +291,7 @@ class ShimDriver:
     async def close(self) -> None:
         """Stop watching; shims and containers stay."""
         await self._exits.close()
+        await self._creations.close()
         for each in self._tasks:
             each.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -333,6 +337,8 @@ class ShimDriver:
                 await self._keeper.drain(target.id)
         except TimeoutError:
             log.warning("the output of an ended container does not end", extra={"container": target.id})
+        if self._publishes and await self._keeper.oom(target.id):
+            return True
         if not target.cgroup:
             return False
         return bool(await self._blocking(lambda: self._cgroups.oom_kills(target.cgroup)))

@@ -37,6 +37,8 @@ class Family:
     first_process: bool  # the pod needs a first container, which becomes the sandbox
     options: OptionsKind
     options_type: str = ""  # runtimeoptions' own type_url
+    events: bool = False  # it fails or dies where nobody takes its events, or only they say something
+    calm_from: int = 0  # a release (yyyymmdd) from which it is better off with nobody to publish to
     runtime: str = ""  # the OCI runtime below it, whose features count, unless configured
     leavings: tuple[str, ...] = ()  # patterns of files that it makes in a bundle and does not remove
 
@@ -70,6 +72,8 @@ FAMILIES: Final = (
         first_process=True,
         options=OptionsKind.PATH,
         options_type="io.containerd.runsc.v1.options",
+        events=True,  # an event that is not taken is the end of it, until it was told of nobody
+        calm_from=20260801,
     ),
     Family(
         name="kata",
@@ -79,6 +83,7 @@ FAMILIES: Final = (
         first_process=True,
         options=OptionsKind.PATH,
         options_type="io.containerd.kata.v2.options",
+        events=True,  # what the guest's kernel killed is told by an event alone
     ),
     Family(
         name="runwasi",
@@ -87,6 +92,7 @@ FAMILIES: Final = (
         host_processes=True,
         first_process=False,
         options=OptionsKind.NONE,
+        events=True,  # `start` fails where nobody takes connections
     ),
     Family(
         name="other",
@@ -95,8 +101,16 @@ FAMILIES: Final = (
         host_processes=False,
         first_process=True,
         options=OptionsKind.NONE,
+        events=True,
     ),
 )
+
+
+def publishes(family: Family, version: str) -> bool:
+    """Whether a shim of this version is told where its events are taken."""
+    release = re.search(r"\b(20\d{6})(?:\.\d+)?\b", version)
+    calm = release is not None and 0 < family.calm_from <= int(release[1])
+    return family.events and not calm
 
 
 def family_of(program: str) -> Family:

@@ -74,7 +74,7 @@ class Task:
         return answer.shim_pid
 
     async def create(self, id_: str, *, bundle: str, stdio: Stdio, options: Message | None) -> int:
-        """Make the container; its first process, or the sandbox's."""
+        """Make the container; its first process, or the sandbox's. No limit is told: see the driver."""
         request = task_pb2.CreateTaskRequest(
             id=id_,
             bundle=bundle,
@@ -86,7 +86,7 @@ class Task:
         if options is not None:
             request.options.type_url = options.DESCRIPTOR.full_name
             request.options.value = options.SerializeToString()
-        return (await self._call("Create", request, task_pb2.CreateTaskResponse)).pid
+        return (await self._call("Create", request, task_pb2.CreateTaskResponse, limited=False)).pid
 
     async def start(self, id_: str, exec_id: str = "") -> int:
         request = task_pb2.StartRequest(id=id_, exec_id=exec_id)

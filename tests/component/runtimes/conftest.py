@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.component.runtimes.rig import Rig, make_rootfs
-from tests.component.runtimes.subjects import WHOLE, probed
+from tests.component.runtimes.subjects import STATE, SUBJECTS, WHOLE, probed
 from tests.leaks import Scope
 from tests.machine import PATIENCE
 from tests.parts.cargo import NoToolchain
@@ -32,15 +32,17 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def leak_scope(tmp_path: Path) -> Scope:
+def leak_scope(tmp_path: Path, doubles: Path) -> Scope:
     """Logs, bundles and the run directory are the test's own; nothing of a container may stay in them."""
-    return Scope(directories=(tmp_path / "run", tmp_path / "root"), expected=EXPECTED)
+    kept = (doubles / name / STATE for name in SUBJECTS)
+    return Scope(directories=(tmp_path / "run", tmp_path / "root", *kept), expected=EXPECTED)
 
 
 EXPECTED = (
     "path */run/exits", "path */run/attach", "path */run/execs", "path */run/logs",
     "path */run/logger", "path */run/logger/*", "path */run/shims", "path */run/shims/*", "path */run/fifos",
     "path */run/s", "path */root/crisp", "path */root/guest",
+    f"path */{STATE}/root", f"path */{STATE}/root/*",
 )  # fmt: skip
 
 

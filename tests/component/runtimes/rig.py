@@ -25,7 +25,7 @@ from shim.logger.keeper import LogKeeper
 from shim.runtimes.driver import Driver, ExecRequest, Exit, Target
 from shim.runtimes.ocikind import driver_type
 from shim.runtimes.shimv2.driver import ShimDriver
-from shim.runtimes.shimv2.families import family_of
+from shim.runtimes.shimv2.families import Sharing, family_of
 from shim.runtimes.table import Handler
 from tests.machine import PATIENCE
 
@@ -99,10 +99,20 @@ class Rig:
             return family_of(self.found.binary.name).host_processes
         return not self.found.quirks.inside
 
+    @property
+    def guests(self) -> bool:
+        """Whether a shim keeps the containers where this machine does not see their processes."""
+        return self.by_shim and not self.host_processes
+
+    @property
+    def shared(self) -> bool:
+        """Whether one shim serves all containers of a pod."""
+        return self.by_shim and family_of(self.found.binary.name).sharing is Sharing.POD
+
     def skip_without(self, ability: Ability) -> None:
         """Skip the test where the handler is known to lack it."""
         lacking = self.found.quirks.lacks.get(ability, "")
-        if self.by_shim and not self.host_processes and ability is not Ability.EXEC_SIGNAL:
+        if self.guests and ability in (Ability.GROUP, Ability.LIMITS):
             lacking = "its containers are no processes of this machine"
         if lacking:
             pytest.skip(f"{self.found.name}: {lacking}")
@@ -257,7 +267,18 @@ class Rig:
         return target
 
     def processes(self, target: Target) -> list[int]:
-        return self.cgroups.processes(target.cgroup)
+        """Those of the container, also where it lives in what stands for a virtual machine."""
+        parent, _, name = target.cgroup.rpartition("/")
+        return self.cgroups.processes(target.cgroup) + self.cgroups.processes(f"{parent}/guest/{name}")
+
+    async def gone(self, target: Target) -> None:
+        """Wait until the container's process has ended, whoever hears of that."""
+        found = (
+            [process.reference(pid) for pid in self.processes(target)] if self.guests else [target.process]
+        )
+        for ref in found:
+            assert ref is not None
+            assert await process.wait_gone(ref, 10 * PATIENCE)
 
     def memory_limit(self, target: Target) -> int:
         """Bytes, as the kernel has it."""

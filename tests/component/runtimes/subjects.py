@@ -23,6 +23,7 @@ from shim.runtimes.probe import probe
 from shim.runtimes.shimkind import ShimKind
 from shim.runtimes.table import Handler
 from tests.doubles import kata_runtime
+from tests.doubles.shims.install import Setup, install
 from tests.images.catalogue import unpacked
 from tests.parts.build import program
 
@@ -45,6 +46,16 @@ def _shim(binary: Path) -> Mapping[str, Any]:
     return {"kind": "shim", "binary": binary, "runtime_binary": RUNC}
 
 
+def _double(ways: str) -> Callable[[Path], Mapping[str, Any]]:
+    """A shim that is not to be had here; what it keeps is looked through for leaks (`STATE`)."""
+
+    def settings(directory: Path) -> Mapping[str, Any]:
+        return {"kind": "shim", "binary": install(directory, Setup(ways=ways, state=directory / STATE))}
+
+    return settings
+
+
+STATE = "state"
 SUBJECTS: Mapping[str, Subject] = {
     "runc": Subject(settings=lambda _: {}, whole=True),
     "crun": Subject(settings=lambda _: {}, whole=True),
@@ -59,6 +70,10 @@ SUBJECTS: Mapping[str, Subject] = {
     "shim-runc-1.6": Subject(
         settings=lambda _: _shim(unpacked("containerd") / "usr/bin/containerd-shim-runc-v2"), whole=True
     ),
+    "kata-go": Subject(settings=_double("kata-go")),
+    "kata-rust": Subject(settings=_double("kata-rust")),
+    "runwasi": Subject(settings=_double("runwasi")),
+    "runsc-old": Subject(settings=_double("runsc-old")),
 }
 WHOLE = tuple(name for name, subject in SUBJECTS.items() if subject.whole)
 

@@ -110,10 +110,10 @@ def test_exec_has_its_output_its_code_and_an_end(play: Play) -> None:
                 await driver.exec_sync(target, rig.exec("nonesuch"))
             assert failure.value.program_missing
             before = await inside(rig, driver, target)
+            # in a guest a shim signals the process that it started, and nothing reaches its children
+            command = "exec sleep 300" if rig.guests else "sleep 300 & sleep 300"
             with pytest.raises(Deadline):
-                await driver.exec_sync(
-                    target, rig.exec("sh", "-c", "sleep 300 & sleep 300", timeout=PATIENCE)
-                )
+                await driver.exec_sync(target, rig.exec("sh", "-c", command, timeout=PATIENCE))
             call = asyncio.ensure_future(driver.exec_sync(target, rig.exec("sleep", "301")))
             await asyncio.wait([call], timeout=0.3 * PATIENCE)
             call.cancel()
@@ -245,8 +245,7 @@ def test_whatever_a_restart_finds_is_adopted(play: Play) -> None:
             unknown = await rig.run(driver, "sh", "-c", LISTENS)
             await asyncio.gather(written(running, b"up"), written(unknown, b"up"))
             await driver.exec_sync(ends, rig.exec("sh", "-c", ">/tmp/end"))
-        assert ends.process is not None
-        assert await process.wait_gone(ends.process, 10 * PATIENCE)
+        await rig.gone(ends)
         rig.exits.clear()  # it may have been told just before
         async with rig.driver() as driver:
             assert await driver.adopt(never) == Observed(status=Status.ABSENT)
@@ -336,6 +335,8 @@ def test_a_monitor_that_dies_costs_the_code_and_nothing_else(play: Play) -> None
             assert (await rig.ended(target)).code in (None, 137)
             await driver.delete(target)
             assert rig.processes(target) == []
+            if rig.guests and rig.shared:
+                return  # the pod is gone with what its containers were in
             again = await rig.run(driver, "sh", "-c", "exit 3")
             assert (await rig.ended(again)).code == 3
 
