@@ -38,9 +38,11 @@ PROGRESS_INTERVAL = 0.2
 class ImageVerbs(Protocol):
     """The image store's verbs that CRI does not have, and pulling."""
 
-    async def pull(self, reference: str, credentials: Credentials | None = None, /) -> ImageRecord: ...
+    async def pull(
+        self, reference: str, credentials: Credentials | None = None, /, *, namespace: str = ""
+    ) -> ImageRecord: ...
     def progress(self) -> Sequence[PullProgress]: ...
-    async def explain(self, reference: str, /) -> Sequence[str]: ...
+    async def explain(self, reference: str, /, *, namespace: str = "") -> Sequence[str]: ...
     async def import_archive(self, path: Path, /, *, names: Sequence[str] = ()) -> Sequence[ImageRecord]: ...
 
 
@@ -118,10 +120,11 @@ class AdminService:
 
     async def pull(self, request: admin_pb2.PullRequest) -> AsyncGenerator[admin_pb2.PullProgress, None]:
         wanted = parse(request.reference, field="reference").canonical
+        namespace = checks.word(request.namespace, "namespace")
         who = None
         if request.username or request.password:
             who = Credentials(username=request.username, password=request.password)
-        pulling = asyncio.ensure_future(self._images.pull(request.reference, who))
+        pulling = asyncio.ensure_future(self._images.pull(request.reference, who, namespace=namespace))
         try:
             while not (await asyncio.wait({pulling}, timeout=PROGRESS_INTERVAL))[0]:
                 for progress in self._progress(wanted):
@@ -142,7 +145,9 @@ class AdminService:
         return [one for one in self._images.progress() if parse(one.reference).canonical == wanted]
 
     async def explain_pull(self, request: admin_pb2.ExplainPullRequest) -> admin_pb2.ExplainPullResponse:
-        return admin_pb2.ExplainPullResponse(lines=await self._images.explain(request.reference))
+        namespace = checks.word(request.namespace, "namespace")
+        lines = await self._images.explain(request.reference, namespace=namespace)
+        return admin_pb2.ExplainPullResponse(lines=lines)
 
     # The node
 

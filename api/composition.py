@@ -33,7 +33,7 @@ from shim.facts import host as host_facts
 from shim.facts.sources import read_seccomp_profile
 from shim.hooks import Hooks
 from shim.images import shifting
-from shim.images.settings import Limits, StoreSettings, Transfer, TrustSettings
+from shim.images.settings import Limits, RegistryPlaces, StoreSettings, Transfer, TrustSettings
 from shim.images.store import ImageStore
 from shim.janitor import Janitor
 from shim.kernel.flock import Lock
@@ -288,7 +288,13 @@ def _store_settings(settings: Settings) -> StoreSettings:
     images = settings.images
     return StoreSettings(
         form=images.layer_form,
-        registry_dirs=tuple(images.registry_dirs),
+        registries=RegistryPlaces(
+            directories=tuple(images.registry_dirs),
+            registries_conf=images.registries_conf,
+            daemon_json=images.docker_daemon_json,
+            auth_files=tuple(images.auth_files),
+            namespaced_auth_dir=images.namespaced_auth_dir,
+        ),
         pinned=tuple(images.pinned),
         isolate_unpack=images.isolate_unpack,
         limits=Limits(

@@ -46,9 +46,9 @@ class ImageService:
         annotations = checks.mapping(request.image.annotations, "image.annotations")
         self._check_handler(request.image.runtime_handler)
         who = images.credentials(request.auth, "auth") if request.HasField("auth") else None
-        record = await self._images.pull(
-            reference, who, annotations=annotations, namespace=request.sandbox_config.metadata.namespace
-        )
+        pod = request.sandbox_config.metadata
+        namespace = checks.word(pod.namespace, "sandbox_config.metadata.namespace")
+        record = await self._images.pull(reference, who, annotations=annotations, namespace=namespace)
         return cri_pb2.PullImageResponse(image_ref=record.id)
 
     async def remove_image(self, request: cri_pb2.RemoveImageRequest) -> cri_pb2.RemoveImageResponse:

@@ -29,12 +29,20 @@ class Shown(Protocol):
 
 
 def pull(
-    session: Session, reference: str, *, username: str = "", password: str = "", quiet: bool = False
+    session: Session,
+    reference: str,
+    *,
+    username: str = "",
+    password: str = "",
+    namespace: str = "",
+    quiet: bool = False,
 ) -> admin_pb2.PullProgress:
     """Pull, tell on standard error how it goes; returns the last picture of it, which has the image's id."""
     from api.proto import admin_pb2
 
-    request = admin_pb2.PullRequest(reference=reference, username=username, password=password)
+    request = admin_pb2.PullRequest(
+        reference=reference, username=username, password=password, namespace=namespace
+    )
     return follow(session.admin.Pull(request), reference, quiet=quiet)
 
 

@@ -211,9 +211,34 @@ class ImageSettings(Table):
         " `directory` unpacked. `auto`: erofs where the kernel mounts it.",
     )
     registry_dirs: Paths = Field(
-        default=(Path("/etc/crisp/certs.d"), Path("/etc/containerd/certs.d"), Path("/etc/docker/certs.d")),
+        default=(
+            Path("/etc/crisp/certs.d"),
+            Path("/etc/containerd/certs.d"),
+            Path("/etc/containers/certs.d"),
+            Path("/etc/docker/certs.d"),
+        ),
         description="Directories with `HOST/hosts.toml`, CA and client certificates. The first that knows a"
-        " host decides.",
+        " host decides. Read, as are the files below, at each pull (docs/registries.md).",
+    )
+    registries_conf: AbsolutePath = Field(
+        default=Path("/etc/containers/registries.conf"),
+        description="A `registries.conf` of CRI-O or Podman, version 2; drop-ins are read from the directory"
+        " of that name with `.d`. It need not be there.",
+    )
+    docker_daemon_json: AbsolutePath = Field(
+        default=Path("/etc/docker/daemon.json"),
+        description="Docker's `daemon.json`: `registry-mirrors` and `insecure-registries` are read. It need"
+        " not be there.",
+    )
+    auth_files: Paths = Field(
+        default=(Path("/etc/crisp/auth.json"),),
+        description="Credentials of the node, as `auth.json` of containers or Docker's `config.json`, used"
+        " where kubelet sends none for a registry. Those that are not there are passed over.",
+    )
+    namespaced_auth_dir: AbsolutePath | None = Field(
+        default=None,
+        description="Where CRI-O's credential provider writes credentials for one namespace and image,"
+        " which come before `auth_files`. Unset: none.",
     )
     max_parallel_downloads: int = Field(
         default=6, ge=1, le=64, description="Downloads at the same time, over all pulls."

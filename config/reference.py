@@ -70,6 +70,7 @@ _EXAMPLE_VALUES = {
     "root": '"/run/crisp/handlers/NAME"',
     "monitor": '"/usr/bin/conmon"',
     "cache_dir": '"/var/lib/crisp/cni"',
+    "namespaced_auth_dir": '"/etc/crio/auth"',
     "init_binary": '"/usr/bin/catatonit"',
     "default_handler": '"runc"',
     "base_spec": '"/etc/crisp/base.json"',

@@ -137,7 +137,12 @@ class Daemon:
                 "builtin_bridge": self.bridge,
                 "builtin_subnets": [self.subnet],
             },
-            "images": {"registry_dirs": [str(self.certs_dir)]},
+            "images": {
+                "registry_dirs": [str(self.certs_dir)],
+                "registries_conf": str(self.directory / "registries.conf"),
+                "docker_daemon_json": str(self.directory / "daemon.json"),
+                "auth_files": [str(self.directory / "auth.json")],
+            },
         }
         for name, values in self.overrides.items():
             tables[name] = {**tables.get(name, {}), **values}

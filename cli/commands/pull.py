@@ -32,6 +32,10 @@ def pull(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say who would be asked, and why; pull nothing.")
     ] = False,
+    namespace: Annotated[
+        str,
+        typer.Option("--namespace", "-n", metavar="NS", help="As for a pod of it: with its credentials."),
+    ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the image's id.")] = False,
     output: Output = Form.TABLE,
 ) -> None:
@@ -40,7 +44,7 @@ def pull(
 
     here = session(context)
     if explain:
-        request = admin_pb2.ExplainPullRequest(reference=image)
+        request = admin_pb2.ExplainPullRequest(reference=image, namespace=namespace)
         lines = list(here.admin.ExplainPull(request, timeout=READ_TIMEOUT).lines)
         if output is Form.JSON:
             say_json({"reference": image, "lines": lines})
@@ -50,7 +54,7 @@ def pull(
     if password_stdin and not username:
         raise BadInput("--password-stdin: needs --username too")
     password = _password(username, from_stdin=password_stdin) if username else ""
-    done = pulling.pull(here, image, username=username, password=password, quiet=quiet)
+    done = pulling.pull(here, image, username=username, password=password, namespace=namespace, quiet=quiet)
     if output is Form.JSON:
         say_json({"reference": image, "id": done.image_id})
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -16,17 +16,25 @@ from shim.records import Admission, ImageRecord
 _HEX = re.compile(r"[0-9a-f]{1,64}\Z")
 
 
-def find(name: str, images: Mapping[ImageId, ImageRecord]) -> ImageRecord | None:
+def _plainly(name: str) -> tuple[Reference, ...]:
+    return (parse(name),)
+
+
+def find(
+    name: str,
+    images: Mapping[ImageId, ImageRecord],
+    meaning: Callable[[str], tuple[Reference, ...]] = _plainly,
+) -> ImageRecord | None:
     """The image that `name` means, None if there is none.
 
-    A reference first (short names completed, a digest deciding over a tag), then an id, whole, bare or as a
-    prefix. Raises BadInput for an empty name and for a prefix of several ids.
+    A reference first (short names completed by `meaning`, a digest deciding over a tag), then an id, whole,
+    bare or as a prefix. Raises BadInput for an empty name and for a prefix of several ids.
     """
     if not name:
         raise BadInput("image: empty name")
     if is_digest(name):
         return images.get(ImageId(name))
-    found = _by_reference(name, images)
+    found = _by_reference(name, images, meaning)
     if found is not None:
         return found
     prefix = name.removeprefix("sha256:")
@@ -38,15 +46,18 @@ def find(name: str, images: Mapping[ImageId, ImageRecord]) -> ImageRecord | None
     return matches[0] if matches else None
 
 
-def _by_reference(name: str, images: Mapping[ImageId, ImageRecord]) -> ImageRecord | None:
+def _by_reference(
+    name: str, images: Mapping[ImageId, ImageRecord], meaning: Callable[[str], tuple[Reference, ...]]
+) -> ImageRecord | None:
     try:
-        reference = parse(name)
+        references = meaning(name)
     except BadInput:
         return None
-    wanted = reference.canonical
-    for record in images.values():
-        if wanted in (record.digests if reference.digest else record.tags):
-            return record
+    for reference in references:
+        wanted = reference.canonical
+        for record in images.values():
+            if wanted in (record.digests if reference.digest else record.tags):
+                return record
     return None
 
 

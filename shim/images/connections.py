@@ -27,7 +27,7 @@ from urllib3.exceptions import (
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from oci.errors import BadInput, CrispError, Internal
-from oci.registry_hosts import Endpoint
+from oci.registries.endpoint import Endpoint
 from oci.registry_transfer import MAXIMUM_REDIRECTS, REDIRECTS, Hop, follow, proxy_for, shown_url
 from shim.images.cancellation import Cancellation, Cancelled
 from shim.images.settings import Transfer
@@ -186,7 +186,8 @@ class Connections:
         self._environment = environment
         self._cancellation = cancellation
         self.answered = False  # a server of HTTP is there, whatever it said
-        self._timeout = urllib3.Timeout(connect=transfer.connect_timeout, read=transfer.read_timeout)
+        dial = min(endpoint.dial_timeout or transfer.connect_timeout, transfer.connect_timeout)
+        self._timeout = urllib3.Timeout(connect=dial, read=transfer.read_timeout)
         self._managers: dict[tuple[str, str, bool], urllib3.PoolManager] = {}
         self._base = f"{endpoint.scheme}://{endpoint.host}/"
 

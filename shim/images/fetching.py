@@ -9,7 +9,7 @@ from typing import Protocol
 from oci.errors import BadInput, Busy, CrispError, Full
 from oci.manifest import Descriptor
 from oci.reference import Reference
-from oci.registry_hosts import PULL, Endpoint
+from oci.registries.endpoint import PULL, Endpoint
 from shim.images.cancellation import Cancellation
 from shim.images.connections import UNAVAILABLE, Unreachable
 from shim.images.download import blocks

@@ -23,7 +23,7 @@ from oci.manifest import (
     normalise,
     parse_document,
 )
-from oci.registry_hosts import PULL, RESOLVE, Endpoint
+from oci.registries.endpoint import PULL, RESOLVE, Endpoint
 from oci.workload import ImageId
 from shim.images.cancellation import Cancellation
 from shim.images.connections import UNAVAILABLE, Unreachable
@@ -82,16 +82,17 @@ def resolve_image(
 def first_of(sessions: Iterable[Session], ask: Callable[[Session], T], *, what: str) -> T:
     """The first endpoint's answer. When all fail: the last one's error, with the others' beside it."""
     failures: list[CrispError] = []
-    answered = False
+    answered: set[str] = set()
     for session in sessions:
-        if session.endpoint.fallback and answered:
+        if session.endpoint.fallback and session.endpoint.host in answered:
             continue
         try:
             return ask(session)
         except (Absent, BadInput, Internal, Unreachable) as failure:
             failures.append(failure)
         finally:
-            answered = answered or session.answered
+            if session.answered:
+                answered.add(session.endpoint.host)
             session.close()
     if not failures:
         raise BadInput(f"{what}: no configured endpoint may be asked for it (capabilities)")

@@ -20,6 +20,7 @@ from urllib3.response import BaseHTTPResponse
 
 from oci.errors import Absent, BadInput, Internal
 from oci.manifest import ACCEPT
+from oci.registries.endpoint import Endpoint
 from oci.registry_auth import (
     Challenge,
     Login,
@@ -28,7 +29,6 @@ from oci.registry_auth import (
     parse_token,
     token_request,
 )
-from oci.registry_hosts import Endpoint
 from oci.registry_transfer import (
     Verdict,
     continues_at,

@@ -48,11 +48,22 @@ class TrustSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryPlaces:
+    """Where registries' configuration and credentials lie. A place that is not there is no mistake."""
+
+    directories: tuple[Path, ...] = ()  # certs.d; the first that knows a host decides
+    registries_conf: Path | None = None  # its drop-ins lie in PATH.d
+    daemon_json: Path | None = None
+    auth_files: tuple[Path, ...] = ()
+    namespaced_auth_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
     """`environment` is where HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are looked up, nothing else."""
 
     form: str = "auto"  # "auto", "erofs" or "directory"
-    registry_dirs: tuple[Path, ...] = ()  # the first that knows a host decides
+    registries: RegistryPlaces = RegistryPlaces()
     pinned: tuple[str, ...] = ()  # shell patterns of names
     isolate_unpack: bool = True
     keep_compressed: bool = False  # pulled layers beside their tars, as they came: for re-export

@@ -16,13 +16,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oci.errors import Absent, BadInput
+from oci.errors import Absent, BadInput, CrispError
 from oci.manifest import Platform, normalise
 from oci.reference import Reference, parse
+from oci.registries.short_names import is_short
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, ImageId, PodId
 from shim.images import layers, recovery
 from shim.images.archive import ArchiveImage, images_in, wanted_layers
+from shim.images.asking import Asker, Asking
 from shim.images.cancellation import Cancellation
 from shim.images.catalogue import find, names_of
 from shim.images.documents import digests_of, read_document
@@ -35,8 +37,8 @@ from shim.images.lending import Lending, Loan, stack_order
 from shim.images.persistence import Records
 from shim.images.progress import DONE, PullMeter, PullProgress
 from shim.images.receive import disk_failure
-from shim.images.resolving import Resolved, Unchanged, resolve_image
-from shim.images.routes import Route, make_route
+from shim.images.resolving import Resolved, Unchanged, resolve_image, together
+from shim.images.routes import Route
 from shim.images.settings import StoreSettings
 from shim.images.sources import Source, open_source
 from shim.images.threads import Threads
@@ -50,7 +52,7 @@ log = logging.getLogger(__name__)
 _REGISTRY_THREADS = 32
 _LOCAL_THREADS = 8
 _REMEMBERED_PULLS = 16
-_PullKey = tuple[str, Credentials | None, str]
+_PullKey = tuple[str, bool, Asker]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,7 @@ class ImageStore:
         self._threads = Threads(remote=_REGISTRY_THREADS, local=_LOCAL_THREADS)
         self._intake = Intake(self._layout, self._threads, settings, records)
         self._lending = Lending(self._layout, self._threads)
+        self._asking = Asking(settings, self._threads)
         self._pulls: Flights[_PullKey, ImageRecord] = Flights()
         self._meters: list[PullMeter] = []
         # The pictures of the latest pulls that ended well: a quick one would otherwise never be seen.
@@ -90,6 +93,7 @@ class ImageStore:
         """
         layout = self._layout
         await self._threads.do(recovery.prepare, layout)
+        await self._asking.recover()
         self._intake.form = await self._threads.do(layers.choose_form, self._settings.form, layout.temporary)
         await self._lending.recover(containers, pods)
         seen = await self._threads.do(recovery.look, layout, tuple(self._records.layers.values()))
@@ -127,7 +131,7 @@ class ImageStore:
 
         None when there is none. Raises BadInput for an empty name or an ambiguous prefix.
         """
-        return find(name, self._records.images)
+        return find(name, self._records.images, self._asking.meaning)
 
     def require(self, name: str) -> ImageRecord:
         """As `find`, but raises Absent."""
@@ -147,18 +151,18 @@ class ImageStore:
         """Fetch an image and make it ready. Equal pulls are one; the last caller that leaves ends it.
 
         The registry is always asked, so a caller without the right to an image does not get it from the
-        store. `namespace` is that of the pod it is for. Raises BadInput (reference, platform, limits,
-        credentials refused), Absent (no such image at the registry), Untrusted (the node's policy), Busy
-        (token RegistryUnavailable), Full (path), Internal.
+        store. `namespace` is that of the pod it is for: its auth file and policy count.
+
+        Raises BadInput (reference, configuration, platform, limits, credentials refused), Absent (no such
+        image at the registry), Untrusted (the node's policy), Busy (token RegistryUnavailable), Full (path),
+        Internal.
         """
         wanted = parse(reference)
         if credentials is not None and credentials.empty:
             credentials = None
-        await self._gate.before(wanted, namespace)
-        key = (str(wanted), credentials, namespace)
-        return await self._pulls.join(
-            key, lambda: self._pull(wanted, credentials, annotations or {}, namespace)
-        )
+        asker = Asker(credentials=credentials, namespace=namespace)
+        key = (str(wanted), is_short(reference), asker)
+        return await self._pulls.join(key, lambda: self._pull(reference, asker, annotations or {}))
 
     async def check(self, record: ImageRecord, name: str, namespace: str) -> None:
         """Whether the node's policy lets a pod of that namespace use the image by that name or id.
@@ -171,10 +175,15 @@ class ImageStore:
         """The latest pulls that ended well (stage "done"), then the running ones; each oldest first."""
         return (*self._ended, *(meter.snapshot() for meter in self._meters))
 
-    async def explain(self, reference: str, credentials: Credentials | None = None) -> tuple[str, ...]:
+    async def explain(
+        self, reference: str, credentials: Credentials | None = None, *, namespace: str = ""
+    ) -> tuple[str, ...]:
         """Who would be asked for `reference`, in what order, with which login, and where that is said."""
-        route = await self._threads.do(make_route, parse(reference), credentials, self._settings)
-        return (*route.explain(), await self._gate.explain(parse(reference)))
+        decision = await self._asking.decide(reference, Asker(credentials=credentials, namespace=namespace))
+        policies = [
+            await self._gate.explain(plan.reference, namespace) for plan in decision.plans if not plan.refusal
+        ]
+        return (*self._asking.explain(decision), *policies)
 
     async def remove(self, name: str) -> None:
         """Remove the whole image that `name` names, all tags with it; absent is success.
@@ -308,20 +317,14 @@ class ImageStore:
             mountpoint=directory, used_bytes=use.bytes, inodes_used=use.inodes, timestamp=time.time_ns()
         )
 
-    async def _pull(
-        self,
-        reference: Reference,
-        credentials: Credentials | None,
-        annotations: Mapping[str, str],
-        namespace: str,
-    ) -> ImageRecord:
-        meter = PullMeter(str(reference))
+    async def _pull(self, reference: str, asker: Asker, annotations: Mapping[str, str]) -> ImageRecord:
+        meter = PullMeter(str(parse(reference)))
         self._meters.append(meter)
-        known = find(str(reference), self._records.images) is not None
+        known = self.find(reference) is not None
         try:
             # Of a name that is known nothing is likely to be fetched.
             with contextlib.nullcontext() if known else self._intake.coming():
-                record = await self._pull_metered(reference, credentials, annotations, meter, namespace)
+                record = await self._pull_metered(reference, asker, annotations, meter)
         finally:
             self._meters.remove(meter)
         meter.stage = DONE
@@ -330,13 +333,26 @@ class ImageStore:
 
     async def _pull_metered(
         self,
-        reference: Reference,
-        credentials: Credentials | None,
+        reference: str,
+        asker: Asker,
         annotations: Mapping[str, str],
         meter: PullMeter,
-        namespace: str,
     ) -> ImageRecord:
-        route = await self._threads.do(make_route, reference, credentials, self._settings)
+        failures: list[CrispError] = []
+        for plan in await self._asking.plans(reference, asker):
+            try:
+                await self._gate.before(plan.reference, asker.namespace)
+                route = await self._asking.route(plan)
+                return await self._pull_along(route, annotations, meter, asker.namespace)
+            except (Absent, BadInput) as failure:
+                # A short name may be of the next registry; one that does not answer could have had it.
+                failures.append(failure)
+        raise together(failures)
+
+    async def _pull_along(
+        self, route: Route, annotations: Mapping[str, str], meter: PullMeter, namespace: str
+    ) -> ImageRecord:
+        reference = route.reference
         cancellation = Cancellation()
         before = find(str(reference), self._records.images)
         digests = frozenset(before.digests if before is not None else ())

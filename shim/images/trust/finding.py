@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from oci.errors import Absent, BadInput
 from oci.reference import Reference
-from oci.registry_hosts import PULL, Endpoint
+from oci.registries.endpoint import PULL, Endpoint
 from oci.registry_transfer import shown_url
 from oci.trust.lookaside import Places, signature_url
 from oci.trust.signatures import LARGEST, MOST, Signature, attachment_tag, parse_attachments

@@ -13,7 +13,7 @@ from typing import Any
 
 from oci.errors import CrispError
 from oci.workload import ContainerId
-from shim.images.settings import StoreSettings, Transfer
+from shim.images.settings import RegistryPlaces, StoreSettings, Transfer
 from shim.images.store import ImageStore
 from shim.kernel import mount
 from shim.kernel.layered import mount_overlay
@@ -29,13 +29,15 @@ async def opened(
     directory: Path,
     *,
     containers: tuple[str, ...] = (),
+    registry_dirs: tuple[Path, ...] = (),
     on_commit: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> AsyncIterator[ImageStore]:
     """The image store of a state directory, recovered; made where it is not there yet."""
     directory.mkdir(exist_ok=True)
     records = await Store.open(directory, on_commit=on_commit)
-    chosen = replace(StoreSettings(transfer=FAST), **settings)
+    places = RegistryPlaces(directories=registry_dirs)
+    chosen = replace(StoreSettings(transfer=FAST, registries=places), **settings)
     store = ImageStore(directory / "images", records=records, settings=chosen)
     try:
         await store.recover([ContainerId(name) for name in containers])

@@ -301,8 +301,11 @@ def test_the_mirrors_of_all_registries_stand_in_default(double: Registry, home: 
             assert (await store.pull("app:1")).id == pushed.config
             assert await store.explain("app:1", ANN) == (
                 "docker.io/library/app:1 is asked for at 2 endpoint(s), in this order:",
-                f"1. {double.url}/v2 [resolve, pull], anonymous ({certs}/_default/hosts.toml:1)",
-                "2. https://registry-1.docker.io/v2 [resolve, pull], credentials of the request (default)",
+                f"1. {double.url}/v2/library/app [resolve, pull], mirror, anonymous"
+                f" ({certs}/_default/hosts.toml:1)",
+                "2. https://registry-1.docker.io/v2/library/app [resolve, pull], registry,"
+                " credentials of the request (default)",
+                f"hosts.toml for all registries decides ({certs}/_default/hosts.toml:1)",
             )
 
     run(story)
@@ -319,7 +322,7 @@ def test_a_changed_configuration_holds_for_the_next_pull(double: Registry, home:
             assert await store.pull("r.example/app:1")
             (certs / "r.example/hosts.toml").write_text("server = 5\n")
             broken = await failure(store.pull("r.example/app:1"))
-            assert str(broken) == f"{certs}/r.example/hosts.toml:1: server is not a text"
+            assert str(broken) == f"{certs}/r.example/hosts.toml:1: server: must be text, not the integer 5"
 
     run(story)
 

@@ -173,8 +173,8 @@ class Images:
     def progress(self) -> tuple[PullProgress, ...]:
         return self.running
 
-    async def explain(self, reference: str, /) -> Sequence[str]:
-        return (f"would ask for {reference}",)
+    async def explain(self, reference: str, /, *, namespace: str = "") -> Sequence[str]:
+        return (f"would ask for {reference} for {namespace}",)
 
     async def import_archive(self, path: Path, /, *, names: Sequence[str] = ()) -> Sequence[ImageRecord]:
         self.calls.append(("import", path, tuple(names)))

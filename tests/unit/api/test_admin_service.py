@@ -362,8 +362,8 @@ def test_a_watcher_that_leaves_leaves_the_pull() -> None:
 
 def test_the_rest_is_told_as_it_is_known() -> None:
     admin = service()
-    request = admin_pb2.ExplainPullRequest(reference="nginx")
-    assert list(answer(admin.explain_pull(request)).lines) == ["would ask for nginx"]
+    request = admin_pb2.ExplainPullRequest(reference="nginx", namespace="team")
+    assert list(answer(admin.explain_pull(request)).lines) == ["would ask for nginx for team"]
     assert answer(admin.effective_config(admin_pb2.EffectiveConfigRequest())) == (
         admin_pb2.EffectiveConfigResponse(
             settings=[admin_pb2.Setting(key="log.level", value='"info"', origin="default")]

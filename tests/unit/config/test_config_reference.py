@@ -58,7 +58,9 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
                 "handlers": {},
                 "handler_policy": HandlerPolicySettings(),
                 "kubelet": KubeletSettings(),
-                "images": shown.images.model_copy(update={"trust": TrustSettings()}),
+                "images": shown.images.model_copy(
+                    update={"trust": TrustSettings(), "namespaced_auth_dir": None}
+                ),
                 "network": shown.network.model_copy(update={"cache_dir": None}),
                 "containers": shown.containers.model_copy(
                     update={"init_binary": None, "seccomp_profile": None}
