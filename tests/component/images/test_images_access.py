@@ -299,7 +299,9 @@ def test_the_mirrors_of_all_registries_stand_in_default(double: Registry, home: 
     async def story() -> None:
         async with opened(home, registry_dirs=(certs,)) as store:
             assert (await store.pull("app:1")).id == pushed.config
-            assert await store.explain("app:1", ANN) == (
+            *said, policy = await store.explain("app:1", ANN)
+            assert policy == "signature policy: AcceptAnything (no policy is configured)"
+            assert tuple(said) == (
                 "docker.io/library/app:1 is asked for at 2 endpoint(s), in this order:",
                 f"1. {double.url}/v2/library/app [resolve, pull], mirror, anonymous"
                 f" ({certs}/_default/hosts.toml:1)",
