@@ -31,20 +31,6 @@ from tests.machine import PATIENCE
 SHORT = 0.7 * PATIENCE  # seconds; enough for a command to begin
 
 
-def test_output_is_separate_and_the_code_is_the_commands(play: Play) -> None:
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            target = await rig.run(driver, "sleep", "100")
-            request = rig.exec("sh", "-c", "echo out; echo err >&2; exit 9")
-            assert await driver.exec_sync(target, request) == ExecResult(
-                stdout=b"out\n", stderr=b"err\n", exit_code=9
-            )
-            killed = await driver.exec_sync(target, rig.exec("sh", "-c", "kill -9 $$"))
-            assert killed == ExecResult(stdout=b"", stderr=b"", exit_code=137)
-
-    play(story)
-
-
 def test_standard_input_is_at_its_end(play: Play) -> None:
     async def story(rig: Rig) -> None:
         async with rig.driver() as driver:

@@ -5,41 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import stat
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from oci.errors import RuntimeFailed, WrongState
-from shim import process
-from shim.runtimes.driver import Exit, Observed, Status
+from oci.errors import RuntimeFailed
+from shim.runtimes.driver import Observed, Status
 from tests.component.runtimes.conftest import Play
 from tests.component.runtimes.rig import Rig, log_lines, output, written
-
-
-def test_a_container_is_created_runs_and_ends_and_is_told_once(play: Play) -> None:
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            target = await rig.create(
-                driver, "sh", "-c", "echo out; echo err >&2; read x; exit 3", stdin=True
-            )
-            assert await driver.observe(target) == Observed(status=Status.CREATED, process=target.process)
-            before = time.time_ns()
-            await driver.start(target)
-            assert await driver.observe(target) == Observed(status=Status.RUNNING, process=target.process)
-            await written(target, b"err")  # a start has ended before the program has begun
-            await driver.kill(target, signal.SIGKILL)
-            ended = await rig.ended(target)
-            assert ended == Exit(code=137, finished_at=ended.finished_at, oom_killed=False)
-            assert before < ended.finished_at < time.time_ns()
-            assert await driver.observe(target) == Observed(status=Status.STOPPED, exit=ended)
-            assert sorted(log_lines(target)) == [("stderr", "F", "err"), ("stdout", "F", "out")]
-            await driver.delete(target)
-            assert await driver.observe(replace(target, process=None)) == Observed(status=Status.ABSENT)
-            assert rig.exits == {target.id: [ended]}
-
-    play(story)
 
 
 @pytest.mark.parametrize(("command", "code"), [("exit 0", 0), ("exit 3", 3), ("exit 255", 255)])
@@ -48,21 +22,6 @@ def test_the_exit_code_is_the_first_processs(play: Play, command: str, code: int
         async with rig.driver() as driver:
             target = await rig.run(driver, "sh", "-c", command)
             assert (await rig.ended(target)).code == code
-
-    play(story)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGKILL, 137)])
-def test_a_signal_reaches_the_first_process(play: Play, number: int, code: int) -> None:
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            target = await rig.run(
-                driver, "sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 1; done"
-            )
-            await written(target, b"ready")
-            await driver.kill(target, number)
-            assert (await rig.ended(target)).code == code
-            await driver.kill(target, number)
 
     play(story)
 
@@ -156,59 +115,6 @@ def test_a_fault_of_the_configuration_is_no_fault_of_the_program(play: Play) -> 
             with pytest.raises(RuntimeFailed, match=r"[Nn]o such file or directory") as failure:
                 await driver.create(target, spec)
             assert not failure.value.program_missing
-
-    play(story)
-
-
-def test_an_oom_kill_is_seen_and_told(play: Play) -> None:
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            target = await rig.run(
-                driver, "sh", "-c", "a=xxxxxxxxxxxxxxxx; while :; do a=$a$a; done", memory=16 << 20
-            )
-            ended = await rig.ended(target)
-            assert (ended.code, ended.oom_killed) == (137, True)
-
-    play(story)
-
-
-def test_delete_is_repeatable_and_ends_what_runs(play: Play) -> None:
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            never = rig.target()
-            await driver.delete(never)
-            target = await rig.run(driver, "sh", "-c", "sleep 100 & sleep 100")
-            await driver.delete(target)
-            ended = await rig.ended(target)
-            assert ended.code == 137
-            assert not rig.processes(target)
-            assert target.process is not None
-            assert target.monitor is not None
-            assert not process.alive(target.process)
-            assert not process.alive(target.monitor)
-            await driver.delete(target)
-            assert sorted(path.name for path in target.directory.iterdir()) == ["config.json"]
-
-    play(story)
-
-
-def test_a_created_container_can_be_deleted_without_having_run(play: Play) -> None:
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            target = await rig.create(driver, "sleep", "100")
-            await driver.delete(target)
-            assert not rig.processes(target)
-
-    play(story)
-
-
-def test_a_container_does_not_start_twice(play: Play) -> None:
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            target = await rig.run(driver, "true")
-            await rig.ended(target)
-            with pytest.raises(WrongState):
-                await driver.start(target)
 
     play(story)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -16,30 +15,6 @@ from tests.component.runtimes.rig import Rig, output, written
 
 under_conmon = pytest.mark.parametrize("runtime", RUNTIMES)
 under_shims = pytest.mark.parametrize("runtime", SHIMS)
-
-
-def test_a_created_container_is_adopted_and_can_be_started(play: Play) -> None:
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            target = await rig.create(driver, "sh", "-c", "exit 3")
-        async with rig.driver() as driver:
-            assert await driver.adopt(target) == Observed(status=Status.CREATED, process=target.process)
-            await driver.start(target)
-            assert (await rig.ended(target)).code == 3
-
-    play(story)
-
-
-def test_a_running_container_is_adopted_and_its_end_is_told(play: Play) -> None:
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            target = await rig.run(driver, "sh", "-c", "echo a; sleep 100")
-        async with rig.driver() as driver:
-            assert await driver.adopt(target) == Observed(status=Status.RUNNING, process=target.process)
-            await driver.kill(target, signal.SIGKILL)
-            assert (await rig.ended(target)).code == 137
-
-    play(story)
 
 
 @under_conmon
@@ -126,32 +101,6 @@ def test_a_container_that_is_gone_with_its_monitor_ended_without_a_code(play: Pl
             assert observed.exit is not None
             assert observed.exit.code is None
         assert rig.exits == {}
-
-    play(story)
-
-
-def test_a_container_that_the_record_does_not_know_yet_is_found_by_its_files(play: Play) -> None:
-    """The daemon was killed between the runtime's create and the record of its process."""
-
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            target = await rig.run(driver, "sleep", "100")
-        known, target = target, replace(target, process=None, monitor=None)
-        async with rig.driver() as driver:
-            assert await driver.adopt(target) == Observed(status=Status.RUNNING, process=known.process)
-            await driver.delete(target)
-            assert rig.processes(target) == []
-            assert known.monitor is not None
-            assert not process.alive(known.monitor)
-            assert (await rig.ended(target)).code == 137
-
-    play(story)
-
-
-def test_a_container_that_was_never_created_is_absent(play: Play) -> None:
-    async def story(rig: Rig) -> None:
-        async with rig.driver() as driver:
-            assert await driver.adopt(rig.target()) == Observed(status=Status.ABSENT)
 
     play(story)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,11 +48,13 @@ def test_a_container_is_created_runs_ends_and_is_told_once(play: Play) -> None:
             target = await rig.create(driver, "sh", "-c", f"echo err >&2; {LISTENS}")
             assert await driver.observe(target) == Observed(status=Status.CREATED, process=target.process)
             assert log_lines(target) == []
+            before = time.time_ns()
             await driver.start(target)
             assert await driver.observe(target) == Observed(status=Status.RUNNING, process=target.process)
             await written(target, b"up")
             await driver.kill(target, signal.SIGTERM)
             ended = await rig.ended(target)
+            assert before < ended.finished_at < time.time_ns()
             assert ended == Exit(code=7, finished_at=ended.finished_at)
             assert await driver.observe(target) == Observed(status=Status.STOPPED, exit=ended)
             assert sorted(log_lines(target)) == [("stderr", "F", "err"), ("stdout", "F", "up")]
