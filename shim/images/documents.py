@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from oci.errors import Internal
 from shim.files import write_atomic
 from shim.images.layout import Layout
 from shim.images.receive import disk_failure
 from shim.records import ImageRecord
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 4096
 
@@ -38,5 +42,10 @@ def digests_of(record: ImageRecord) -> frozenset[str]:
 
 
 def remove_documents(layout: Layout, digests: frozenset[str]) -> None:
+    """What cannot be removed stays until the next start, which clears what no record knows."""
     for digest in digests:
-        layout.document(digest).unlink(missing_ok=True)
+        path = layout.document(digest)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as failure:
+            log.warning("a document cannot be removed", extra={"path": str(path), "reason": str(failure)})

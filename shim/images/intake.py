@@ -193,8 +193,13 @@ class Intake:
         await self.remove_partials(older=0)
 
     async def _undo(self, diff_id: str, record: LayerRecord | None) -> None:
-        if record is not None and diff_id in self._records.layers:
-            await self._records.delete(record)
+        if record is not None:
+            try:
+                # also where it is not to be seen: it may be on its way to the disk
+                await self._records.delete(record)
+            except CrispError:
+                if diff_id in self._records.layers:
+                    return  # whole and known: collected when the disk writes again
         await self._threads.do(layers.remove_files, self._layout, diff_id)
 
     def coming(self) -> AbstractContextManager[None]:

@@ -6,7 +6,6 @@ One change at a time, under one lock; fetching layers is not part of it (`intake
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import secrets
 import time
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oci.errors import BadInput
+from oci.errors import BadInput, CrispError
 from oci.workload import ContainerId, ImageId
 from shim.files import remove_tree, sync_directory
 from shim.images import layers
@@ -153,7 +152,10 @@ class Keeping:
                 admissions=(admission,),
             )
             record, losers = merge(self._records.images, new, pinned=self._settings.pinned)
-            await self._threads.do(sync_directory, self._layout.layers)
+            try:
+                await self._threads.do(sync_directory, self._layout.layers)
+            except OSError as failure:
+                raise disk_failure(failure, self._layout.layers, what) from failure
             await self._records.put(record)
             for loser in losers:
                 await self._records.put(loser)
@@ -200,9 +202,8 @@ class Keeping:
                     task = asyncio.ensure_future(self._threads.do(remove_tree, grave))
                     self._graves.add(task)
                     task.add_done_callback(self._buried)
-            except OSError as failure:
-                words = errno.errorcode.get(failure.errno or 0, "")
-                log.warning("a layer cannot be removed", extra={"layer": diff_id, "reason": words})
+            except (OSError, CrispError) as failure:
+                log.warning("a layer cannot be removed", extra={"layer": diff_id, "reason": str(failure)})
         await self._intake.remove_partials()
 
     def _buried(self, task: asyncio.Future[None]) -> None:
