@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
-from tests import calls, leaks, machine
+from tests import apart, calls, figures, leaks, machine, whole
 from tests.daemon import Daemon, running, warm_up
 from tests.images import catalogue, registry
 
@@ -33,7 +33,6 @@ LIMITS = {
     "fault": 900,
     "conformance": 1800,
     "node": 1800,
-    "whole": 30,
 }
 """Seconds that one test of a room may take, fixtures included; a `timeout` mark of its own wins.
 Both are multiplied by the machine's patience."""
@@ -144,6 +143,39 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and report.passed:
         calls.PASSED.add(report.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if apart.has_workers(session.config):  # which are started right after this
+        surroundings = ExitStack()
+        session.config.add_cleanup(surroundings.close)
+        surroundings.enter_context(apart.surrounded())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
+    done = yield
+    if whole.is_whole(session.config) and not apart.is_worker(session.config):
+        for report in whole.reports():
+            session.config.hook.pytest_runtest_logreport(report=report)
+    return done
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if apart.is_worker(session.config):
+        session.config.workeroutput["told"] = apart.told()  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended; one that crashed tells nothing."""
+    if words := getattr(node, "workeroutput", {}).get("told"):
+        apart.listen(words)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    figures.write(terminalreporter)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,9 @@ fail() {
     exit 2
 }
 
+sources=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$sources/tests/hierarchies.sh"
+
 # The second half: inside the new namespaces, outside the tree.
 if [ "${1:-}" = --inside ]; then
     tree=$2
@@ -35,17 +38,7 @@ if [ "${1:-}" = --inside ]; then
     mount --rbind /dev dev
     mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts dev/pts
     mount -t tmpfs tmpfs dev/shm
-    # Version 1 hierarchies as they are here, seen from the cgroup that the outer half has made.
-    if [ "$(stat -f -c %T /sys/fs/cgroup)" = tmpfs ]; then
-        mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
-        findmnt --noheadings --raw --output TARGET,FSTYPE,FS-OPTIONS --types cgroup,cgroup2 |
-            while read -r target type options; do
-                mkdir -p ".$target"
-                mount -t "$type" -o "$options" cgroup ".$target"
-            done
-    else
-        mount -t cgroup2 cgroup2 sys/fs/cgroup
-    fi
+    mount_hierarchies "$(list_hierarchies)" "$tree"
     mkdir -p old run/lock run/netns
     pivot_root . old
     umount -l /old
@@ -78,31 +71,12 @@ for program in debootstrap git pivot_root unshare findmnt; do
     command -v "$program" >/dev/null || fail "$program is not here"
 done
 
-sources=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 top=$(mktemp -d "$place/crisp-fresh.XXXXXX")
 tree=$top/tree
 group=crisp-fresh-$$
 
-groups() { # groups COMMAND: for this run's cgroup in each version 1 hierarchy
-    [ "$(stat -f -c %T /sys/fs/cgroup)" = tmpfs ] || return 0
-    findmnt --noheadings --raw --output TARGET --types cgroup,cgroup2 | while read -r hierarchy; do
-        "$1" "$hierarchy"
-    done
-}
-
-make_group() {
-    mkdir "$1/$group"
-    for name in cpuset.cpus cpuset.mems; do # not inherited by themselves
-        [ ! -e "$1/$name" ] || cat "$1/$name" >"$1/$group/$name"
-    done
-}
-
-remove_group() {
-    find "$1/$group" -depth -type d -exec rmdir {} + 2>/dev/null || echo "fresh.sh: $1/$group stays" >&2
-}
-
 clean() {
-    groups remove_group
+    hierarchies remove_group "$group"
     if [ "$keep" = yes ]; then
         echo "the tree is $tree"
     else
@@ -130,13 +104,13 @@ find /usr/local/share/ca-certificates -name '*.crt' -exec cp -t "$tree/usr/local
 cp -L /etc/resolv.conf /etc/hosts "$tree/etc"
 git clone --quiet --no-local "$sources" "$tree/root/crisp"
 
-groups make_group
-files=$(groups echo | sed "s|\$|/$group/cgroup.procs|")
+hierarchies make_group "$group"
 settings=$(env | grep -E -i '^([a-z]*_proxy|GOPROXY|GOSUMDB|PIP_(INDEX_URL|CERT|DEFAULT_TIMEOUT)|SSL_CERT_FILE)=' || :)
 # shellcheck disable=SC2016 # expanded by the shell inside
 enter='
-    for file in $1; do echo $$ >"$file"; done
-    shift
+    . "$1"
+    hierarchies enter_group "$2"
+    shift 2
     exec unshare --mount --pid --ipc --uts --cgroup --fork --kill-child sh "$@"
 '
 [ $# -gt 0 ] || set -- tests/run.sh
@@ -146,5 +120,5 @@ IFS='
 ' # one setting a word
 # shellcheck disable=SC2086
 env -i HOME=/root TERM=dumb LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    $settings sh -c "$enter" sh "$files" "$sources/tests/fresh.sh" --inside "$tree" "$command" || status=$?
+    $settings sh -c "$enter" sh "$sources/tests/hierarchies.sh" "$group" "$sources/tests/fresh.sh" --inside "$tree" "$command" || status=$?
 exit "$status"

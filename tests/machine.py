@@ -60,6 +60,12 @@ def _acquire(lock: TextIO) -> None:
         timer.cancel()
 
 
+def outside() -> tuple[str, ...]:
+    """What a command is preceded by that needs the machine's own network: nothing unless it is hidden."""
+    network = os.environ.get("CRISP_TESTS_OUTSIDE")
+    return ("nsenter", f"--net={network}") if network else ()
+
+
 @contextmanager
 def prepared() -> Iterator[None]:
     """`/` shared, as systemd makes it and propagation needs; cgroup v1's hugetlb mounted, for crun."""

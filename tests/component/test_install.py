@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import machine
+
 TREE = Path(__file__).resolve().parents[2]
 
 
@@ -26,7 +28,7 @@ def install(
     tree: Path, *options: str | Path, before: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*before, "sh", tree / "deploy/install.sh", "--no-packages", *options],
+        [*(before or machine.outside()), "sh", tree / "deploy/install.sh", "--no-packages", *options],
         cwd="/", capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 

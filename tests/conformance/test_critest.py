@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from api.proto import cri_pb2
 from api.unbuilt import UNBUILT
-from tests import calls
+from tests import calls, figures
 from tests.conformance import critest
 from tests.daemon import Daemon, running
 from tests.images.registry import Registry
@@ -49,18 +48,20 @@ def test_critest_passes(
     handler: str,
     prepared_machine: None,
     image_registry: Registry,
-    conformance_counts: Callable[[str], None],
 ) -> None:
     with running(image_registry, environment={}, overrides=overrides(handler)) as daemon:
         excused = conditions(daemon, handler)
         outcomes = critest.run(daemon.endpoint, handler, skip=EXCLUDED)
         counts = Counter(outcome.state for outcome in outcomes)
-        conformance_counts(
+        figures.line(
+            "conformance",
             f"critest {handler}: {counts['passed']} passed, {counts['failed']} failed,"
-            f" {counts['skipped']} skipped by themselves, {len(EXCLUDED)} excluded"
+            f" {counts['skipped']} skipped by themselves, {len(EXCLUDED)} excluded",
         )
         slowest = sorted(outcomes, key=lambda outcome: -outcome.seconds)[:3]
-        conformance_counts("  slowest: " + ", ".join(f"{o.seconds:.0f} s {o.spec[9:70]}" for o in slowest))
+        figures.line(
+            "conformance", "  slowest: " + ", ".join(f"{o.seconds:.0f} s {o.spec[9:70]}" for o in slowest)
+        )
         bad = [f"{o.spec}: {o.state}: {o.message}" for o in outcomes if o.state not in ("passed", "skipped")]
         assert bad == []
     calls.SPECS.update(o.spec for o in outcomes if o.state == "passed")
@@ -79,13 +80,13 @@ def test_streaming_passes_over_websockets_too(
     handler: str,
     prepared_machine: None,
     image_registry: Registry,
-    conformance_counts: Callable[[str], None],
 ) -> None:
     with running(image_registry, environment={}) as daemon:
         outcomes = critest.run(daemon.endpoint, handler, focus=STREAMING, flags=WEBSOCKETS)
     counts = Counter(outcome.state for outcome in outcomes)
-    conformance_counts(
-        f"critest {handler}, streaming over websockets: {counts['passed']} passed, {counts['failed']} failed"
+    figures.line(
+        "conformance",
+        f"critest {handler}, streaming over websockets: {counts['passed']} passed, {counts['failed']} failed",
     )
     assert [f"{o.spec}: {o.state}: {o.message}" for o in outcomes if o.state != "passed"] == []
     assert {o.spec for o in outcomes} == {spec for spec in critest.specs() if spec.startswith(STREAMING)}

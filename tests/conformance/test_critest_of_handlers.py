@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import figures
 from tests.conformance import critest
 from tests.conformance.test_critest import EXCLUDED, STREAMING
 from tests.daemon import TREE, running
@@ -29,9 +29,7 @@ def known(handler: str) -> set[str]:
     return {entry["spec"] for entry in KNOWN if entry["handler"] == handler}
 
 
-def outcomes_of(
-    handler: str, registry: Registry, told: Callable[[str], None], *, focus: str = ""
-) -> list[critest.Outcome]:
+def outcomes_of(handler: str, registry: Registry, *, focus: str = "") -> list[critest.Outcome]:
     part, binary = PROGRAMS[handler]
     try:
         build(part)
@@ -42,10 +40,11 @@ def outcomes_of(
     with running(registry, environment={}, overrides=settings) as daemon:
         outcomes = critest.run(daemon.endpoint, handler, skip=[*EXCLUDED, *known(handler)], focus=focus)
     counts = Counter(outcome.state for outcome in outcomes)
-    told(
+    figures.line(
+        "conformance",
         f"critest {handler}{f', {focus[9:]}' if focus else ''}: {counts['passed']} passed,"
         f" {counts['failed']} failed, {counts['skipped']} skipped by themselves,"
-        f" {len(known(handler))} known to fail with this runtime"
+        f" {len(known(handler))} known to fail with this runtime",
     )
     return outcomes
 
@@ -60,18 +59,18 @@ def test_each_known_failure_is_a_spec_with_a_reason_and_stands_on_its_page() -> 
 
 @pytest.mark.timeout(600)
 def test_critest_passes_on_youki_but_for_what_is_known(
-    prepared_machine: None, image_registry: Registry, conformance_counts: Callable[[str], None]
+    prepared_machine: None, image_registry: Registry
 ) -> None:
-    outcomes = outcomes_of("youki", image_registry, conformance_counts)
+    outcomes = outcomes_of("youki", image_registry)
     assert [f"{o.spec}: {o.message}" for o in outcomes if o.state not in ("passed", "skipped")] == []
     assert Counter(o.state for o in outcomes)["passed"] >= LEAST_PASSES["youki"]
 
 
 @pytest.mark.timeout(600)
 def test_streaming_passes_on_runsc_by_its_command_line(
-    prepared_machine: None, image_registry: Registry, conformance_counts: Callable[[str], None]
+    prepared_machine: None, image_registry: Registry
 ) -> None:
-    outcomes = outcomes_of("runsc-cli", image_registry, conformance_counts, focus=STREAMING)
+    outcomes = outcomes_of("runsc-cli", image_registry, focus=STREAMING)
     assert [f"{o.spec}: {o.message}" for o in outcomes if o.state != "passed"] == []
     assert outcomes
 
@@ -80,13 +79,12 @@ def test_streaming_passes_on_runsc_by_its_command_line(
 def test_critest_passes_on_runsc_but_for_what_is_known(
     prepared_machine: None,
     image_registry: Registry,
-    conformance_counts: Callable[[str], None],
     pytestconfig: pytest.Config,
 ) -> None:
     if not pytestconfig.getoption("whole_conformance"):
         pytest.skip(
             "whole critest on runsc: two minutes, with --whole-conformance; its streaming specs are run"
         )
-    outcomes = outcomes_of("runsc-cli", image_registry, conformance_counts)
+    outcomes = outcomes_of("runsc-cli", image_registry)
     assert [f"{o.spec}: {o.message}" for o in outcomes if o.state not in ("passed", "skipped")] == []
     assert Counter(o.state for o in outcomes)["passed"] >= LEAST_PASSES["runsc-cli"]

@@ -11,7 +11,6 @@ import pytest
 
 from tests import leaks
 from tests.daemon import Daemon, running
-from tests.fault import report
 from tests.fault.rig import Rig, rigged
 from tests.images.registry import Registry
 
@@ -66,10 +65,3 @@ def rig(prepared_machine: None, image_registry: Registry, request: pytest.Fixtur
     with rigged(image_registry, handler=_handler(request)) as made:
         OWN_DIRECTORIES.append(made.own.directory)
         yield made
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if report.LINES:
-        terminalreporter.section("sweeps")
-        for line in report.LINES:
-            terminalreporter.write_line(line)

@@ -12,7 +12,7 @@ from oci.errors import CrispError
 from shim.records import ContainerState
 from shim.runtimes import oci
 from shim.runtimes.shimv2 import driver as shim
-from tests.fault.report import note
+from tests import figures
 from tests.fault.rig import Rig, settled
 from tests.fault.scenes import VERBS, Scene, clear, pay, quiet
 from tests.fault.suspensions import LateThreads, Suspensions, delay_threads
@@ -26,7 +26,7 @@ def test_an_operation_goes_on_without_its_caller_and_an_equal_retry_has_its_resu
     rig: Rig, stride: int, handler: str, shared_pids: bool
 ) -> None:
     tried = asyncio.run(_callers(rig, shared_pids, stride))
-    note(f"callers cancelled with {handler}: {told(tried)}, stride {stride}")
+    figures.line("sweeps", f"callers cancelled with {handler}: {told(tried)}, stride {stride}")
     assert min(tried.values()) > 0
 
 
@@ -37,7 +37,7 @@ def test_a_daemon_that_stops_within_an_operation_leaves_nothing_and_its_next_lif
     for module in (oci, shim):
         monkeypatch.setattr(module, "ThreadPoolExecutor", LateThreads)
     tried = asyncio.run(_shutdowns(rig, shared_pids, stride))
-    note(f"daemon stopped with {handler}: {told(tried)}, stride {stride}")
+    figures.line("sweeps", f"daemon stopped with {handler}: {told(tried)}, stride {stride}")
     assert min(tried.values()) > 0
 
 

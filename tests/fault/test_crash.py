@@ -8,9 +8,9 @@ from functools import partial
 import grpc
 import pytest
 
+from tests import figures
 from tests.daemon import Daemon
 from tests.fault import cri
-from tests.fault.report import note
 from tests.fault.rig import Rig, settings_of, settled, unaccounted
 from tests.fault.scenes import VERBS
 
@@ -55,7 +55,10 @@ def test_after_a_kill_at_any_durable_write_records_and_machine_agree_and_retries
     lines, wrong = cri.missing(bystander.log)
     assert wrong == []
     assert lines > 100
-    note(f"kills after durable writes with {handler}: {tried} points, stride {thin}, {lines} lines kept")
+    figures.line(
+        "sweeps",
+        f"kills after durable writes with {handler}: {tried} points, stride {thin}, {lines} lines kept",
+    )
     assert tried > 0
 
 

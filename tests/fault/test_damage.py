@@ -16,9 +16,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests import figures
 from tests.daemon import Daemon
 from tests.fault import cri
-from tests.fault.report import note
 
 PODS = 20
 _NAME = "state.db"
@@ -69,10 +69,11 @@ def test_no_damaged_page_or_record_of_the_database_loses_a_pod_or_a_log_line(
     assert [wrong for _, wrong in logs if wrong] == []
     lines = sum(count for count, _ in logs)
     words = ", ".join(f"{what} {number}" for what, number in tried.items())
-    note(
+    figures.line(
+        "sweeps",
         f"damage beside {PODS} pods: {words} (stride {stride}), every pod the same each time;"
         f" {lines} log lines, none missing; ready after"
-        f" {statistics.median(starts):.2f} s, at most {max(starts):.2f} s"
+        f" {statistics.median(starts):.2f} s, at most {max(starts):.2f} s",
     )
     assert min(tried.values()) > 0
 

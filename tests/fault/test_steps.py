@@ -10,7 +10,7 @@ from api.composition import Assembly
 from oci.errors import CrispError
 from shim.containers import create
 from shim.pods import files
-from tests.fault.report import note
+from tests import figures
 from tests.fault.rig import Rig, settled
 from tests.fault.scenes import VERBS, Scene, clear, pay, quiet
 from tests.images import catalogue
@@ -31,7 +31,7 @@ def test_no_failing_step_leaves_anything_that_no_record_knows(
     for module, name in ((files, "make"), (files, "remove"), (files, "unmount"), (create, "look")):
         monkeypatch.setattr(module, name, rig.faults.function(name, getattr(module, name)))
     tried = asyncio.run(_sweep(rig, verb, shared_pids, stride))
-    note(f"steps of {verb} with {handler}: {tried} points, stride {stride}")
+    figures.line("sweeps", f"steps of {verb} with {handler}: {tried} points, stride {stride}")
     assert tried > 0
 
 

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests import machine
 from tests.images import layout
 from tests.images.files import Entry, directory, hard_link, link, program, text
 from tests.images.layout import Image, architecture
@@ -254,7 +255,10 @@ def unpacked(package: str) -> Path:
         with tempfile.TemporaryDirectory(dir=cache(), prefix=f"debian-{package}.") as scratch:
             Path(scratch).chmod(0o755)  # apt downloads as a user of its own
             subprocess.run(
-                ["apt-get", "download", "-q", package], cwd=scratch, check=True, capture_output=True
+                [*machine.outside(), "apt-get", "download", "-q", package],
+                cwd=scratch,
+                check=True,
+                capture_output=True,
             )
             (archive,) = Path(scratch).glob("*.deb")
             made = Path(scratch, "made")

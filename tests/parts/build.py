@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests import machine
 from tests.parts.cargo import NoToolchain, compile_crate
 from tests.parts.table import GO_AT_LEAST, PARTS, Crate, Part
 
@@ -122,7 +123,7 @@ def _go(words: list[str], *, cwd: Path, part: Part | None = None) -> str:
     }
     # Others may be at work on the machine, tests with time limits among them.
     done = subprocess.run(
-        ["nice", str(go_command()), *words],
+        [*machine.outside(), "nice", str(go_command()), *words],
         cwd=cwd,
         env=environment,
         capture_output=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -13,6 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, Phase, given, settings
 
 from api.proto import cri_pb2
+from tests import figures
 from tests.component.cri import walk
 from tests.component.cri.client import Client
 from tests.component.cri.requests import MAKES, Requests
@@ -88,7 +88,6 @@ def test_each_field_with_each_value_is_served_or_refused_by_its_name(
     requests: Requests,
     methods: list[str],
     request: pytest.FixtureRequest,
-    walked: Callable[[str, int], None],
 ) -> None:
     stride = request.config.getoption("--walk-stride")
     bad: list[str] = []
@@ -104,7 +103,7 @@ def test_each_field_with_each_value_is_served_or_refused_by_its_name(
             count += 1
             if wrong := complaint(attempt(client, method, message), (change,)):
                 bad.append(f"{method}: {change.field} {change.what}: {wrong}")
-        walked(method, count)
+        figures.count("field walk", method, count)
     assert not bad, "\n".join(bad)
 
 
@@ -115,7 +114,6 @@ def test_values_that_contradict_each_other_are_refused_too(
     requests: Requests,
     method: str,
     request: pytest.FixtureRequest,
-    walked: Callable[[str, int], None],
 ) -> None:
     kind: Any = GetMessageClass(METHODS[method][1].input_type)
     count = 0
@@ -139,4 +137,4 @@ def test_values_that_contradict_each_other_are_refused_too(
         assert wrong == "", [f"{change.field} {change.what}" for change in changes]
 
     run()
-    walked(f"{method}, several fields", count)
+    figures.count("field walk", f"{method}, several fields", count)
