@@ -48,6 +48,17 @@ class NodeReport:
         table = self._table()
         usable = bool(table.default and table.default in table.handlers)
         ready, reason, message = self._node.network.condition()
+        # Each feature is a promise, so the kernel and the image store must be able to keep it too.
+        handlers = tuple(
+            HandlerStatus(
+                name=h.name,
+                features=replace(
+                    h.features,
+                    user_namespaces=h.features.user_namespaces and not self._node.no_user_namespaces,
+                ),
+            )
+            for h in table.handlers.values()
+        )
         return NodeStatus(
             conditions=(
                 Condition(
@@ -72,18 +83,9 @@ class NodeReport:
                     message="; ".join(f"{b.name}: {b.reason}" for b in table.invalid.values()),
                 ),
             ),
-            handlers=tuple(
-                # Each feature is a promise, so the kernel and the image store must be able to keep it too.
-                HandlerStatus(
-                    name=h.name,
-                    features=replace(
-                        h.features,
-                        user_namespaces=h.features.user_namespaces and not self._node.no_user_namespaces,
-                    ),
-                )
-                for h in table.handlers.values()
-            ),
+            handlers=handlers,
             default_handler=table.default if usable else "",
+            user_namespaces_host_network=any(h.features.user_namespaces for h in handlers),
             mount_options=True,
         )
 

@@ -134,11 +134,6 @@ def _check(node: Node, handler: str, spec: PodSpec) -> None:
 
 def _check_user_namespace(node: Node, handler: str, options: NamespaceOptions) -> None:
     field = "config.linux.security_context.namespace_options.userns_options"
-    if options.network is NamespaceMode.NODE:
-        raise Unsupported(
-            f"{field}: mode POD together with the node's network is not supported"
-            " (features.user_namespaces_host_network of Status says so)"
-        )
     if not node.handlers.traits(handler).user_namespaces:
         raise Unsupported(
             f"{field}: handler {handler!r} has no user namespaces: its `features` must name the namespace"

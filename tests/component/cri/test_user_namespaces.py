@@ -189,8 +189,6 @@ def test_what_cannot_be_is_refused_with_the_reason(client: Client) -> None:
     field = "config.linux.security_context.namespace_options.userns_options"
     code, words = refusal(client.run_pod, handler="runc", user_namespace=userns())
     assert (code, field in words, "'runc' has no user namespaces" in words) == ("UNIMPLEMENTED", True, True)
-    code, words = refusal(client.run_pod, handler=NEW, user_namespace=userns(), host_network=True)
-    assert (code, field in words, "host_network" in words) == ("UNIMPLEMENTED", True, True)
     pod = client.run_pod(handler=NEW, user_namespace=userns(length=1000))
     code, words = refusal(client.create, pod, security={"run_as_user": cri_pb2.Int64Value(value=1000)})
     assert (code, "run_as_user: 1000 is not mapped" in words) == ("INVALID_ARGUMENT", True)
@@ -205,3 +203,32 @@ def test_the_status_promises_it_for_the_handlers_that_have_it(client: Client) ->
     promised = {entry.name: entry.features.user_namespaces for entry in status.runtime_handlers}
 
     assert promised == {"": False, "runc": False, "crun": False, NEW: True}
+    assert status.features.user_namespaces_host_network
+
+
+def test_on_the_node_s_network_it_sees_the_interfaces_and_can_change_none(client: Client) -> None:
+    pod = client.run_pod(handler=NEW, user_namespace=userns(), host_network=True, pid=cri_pb2.POD)
+    full = {"capabilities": cri_pb2.Capability(add_capabilities=["NET_ADMIN", "SYS_ADMIN"])}
+    container = client.run(pod, security=full)
+    pid = client.pid(container)
+
+    assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", str(FIRST), str(LENGTH)]
+    for kind in ("net", "uts"):
+        assert Path(f"/proc/{pid}/ns/{kind}").stat().st_ino == Path(f"/proc/self/ns/{kind}").stat().st_ino
+    assert owner_of(f"/proc/{pid}/ns/ipc") == Path(f"/proc/{pid}/ns/user").stat().st_ino
+    here = sorted(entry.name for entry in Path("/sys/class/net").iterdir())
+    assert client.exec(container, "ls", "/sys/class/net").split() == here
+    places = (Path("/sys/class/net/lo/mtu"), Path("/proc/sys/kernel/hostname"))
+    before = [place.read_text() for place in places]
+    tries = (
+        "ip link set lo mtu 60000",
+        "hostname other",
+        "mount -t sysfs sysfs /tmp",
+        "echo 1 >/sys/kernel/mm/ksm/run",
+    )
+    script = "; ".join(f"{{ {words}; }} 2>/dev/null || echo no" for words in tries)
+    assert client.exec(container, "sh", "-c", script) == "no\n" * len(tries)
+    assert [place.read_text() for place in places] == before
+    client.stop_pod(pod)
+    status = client.call("PodSandboxStatus", cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod)).status
+    assert (status.state, status.network.ip) == (cri_pb2.SANDBOX_NOTREADY, "")
