@@ -12,7 +12,7 @@ from oci.registries.resolver import Decision, Plan, check, decide, explain
 from oci.registries.short_names import meaning
 from oci.registry_auth import Credentials
 from oci.registry_transfer import proxy_for, shown_url
-from shim.images.credential_helpers import first_login
+from shim.images.credential_helpers import Logins
 from shim.images.registry_files import read_files, read_names
 from shim.images.routes import Route, Way
 from shim.images.settings import StoreSettings
@@ -67,10 +67,8 @@ class Asking:
 
     async def route(self, plan: Plan) -> Route:
         """The route of a plan, with its logins: credential helpers are called here."""
-        environment = self._settings.environment
-        ways = [
-            Way(endpoint=ask.endpoint, login=await first_login(ask.sources, environment)) for ask in plan.asks
-        ]
+        logins = Logins(self._settings.environment)
+        ways = [Way(endpoint=ask.endpoint, login=await logins.first(ask.sources)) for ask in plan.asks]
         return Route(plan.reference, ways, self._settings)
 
     def explain(self, decision: Decision) -> tuple[str, ...]:

@@ -23,19 +23,33 @@ TIMEOUT: Final = 30.0
 _OUTPUT = 256 << 10
 
 
-async def first_login(sources: tuple[Source, ...], environment: Mapping[str, str]) -> Login | None:
-    """The login of the first source that has one; None: anonymous.
+class Logins:
+    """Logins for one pull: each helper is asked once, however many endpoints want it.
 
-    `environment` is what a helper gets beside HOME and PATH: the proxies.
-
-    A helper that is missing, fails or hangs is an error that names it and the line that named it (BadInput,
-    Internal, Deadline): going on without it would be refused for a reason that nobody understands.
+    `environment` is what helpers get beside HOME and PATH: the proxies.
     """
-    for source in sources:
-        login = source if isinstance(source, Login) else await _ask(source, environment)
-        if login is not None:
-            return login
-    return None
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._answers: dict[Helper, Login | None] = {}
+
+    async def first(self, sources: tuple[Source, ...]) -> Login | None:
+        """The login of the first source that has one; None: anonymous.
+
+        A helper that is missing, fails or hangs is an error that names it and the line that named it
+        (BadInput, Internal, Deadline): going on without it would be refused for a reason that nobody
+        understands.
+        """
+        for source in sources:
+            login = source if isinstance(source, Login) else await self._answer(source)
+            if login is not None:
+                return login
+        return None
+
+    async def _answer(self, helper: Helper) -> Login | None:
+        if helper not in self._answers:
+            self._answers[helper] = await _ask(helper, self._environment)
+        return self._answers[helper]
 
 
 async def _ask(helper: Helper, environment: Mapping[str, str]) -> Login | None:
