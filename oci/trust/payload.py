@@ -30,7 +30,11 @@ def parse_payload(body: bytes, kind: str) -> Signed:
         document = json.loads(body)
     except (ValueError, RecursionError) as failure:
         raise BadInput("the signed text is not JSON") from failure
-    top = _members(document, {"critical"}, {"optional"}, "the signed text")
+    strict = kind == SIMPLE  # where cosign writes null, or nothing
+    needed = {"critical", "optional"} if strict else {"critical"}
+    top = _members(document, needed, {"optional"}, "the signed text")
+    if strict and not isinstance(top["optional"], dict):
+        raise BadInput("optional is not an object")
     critical = _members(top["critical"], {"type", "image", "identity"}, set(), "critical")
     image = _members(critical["image"], {"docker-manifest-digest"}, set(), "critical.image")
     identity = _members(critical["identity"], {"docker-reference"}, set(), "critical.identity")

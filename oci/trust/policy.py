@@ -170,7 +170,7 @@ class _Table:
             raise BadInput(f"{self.where}.{form}: not a text")
         if "Path" in form:
             for path in values:
-                if not path.startswith("/"):
+                if not path.startswith("/") or "\0" in path:
                     raise BadInput(f"{self.where}.{form}: {path[:200]!r} is not an absolute path")
             return Keys(paths=tuple(values))
         try:

@@ -169,6 +169,7 @@ class Gate:
         demand, keys = await self._demand(find, namespace, what)
         if admission is not None and admission.policy == digest_of_demand(demand, keys):
             return
+        _refuse_rejected(demand, what)
         held = record.admissions if admission is None else (admission,)
         digests = {one.digest for one in held if one.digest} | {record.manifest_digest}
         signatures = tuple(_unpacked(kept) for one in held for kept in one.signatures)
