@@ -13,7 +13,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +128,9 @@ class Tasks:
 
     async def create(self, request: task_pb2.CreateTaskRequest) -> Message:
         if request.id in self._containers:
+            if self._ways.runc:  # it asks the runtime, which then knows
+                words = "runc create failed: container with given ID already exists"
+                raise Refused(UNKNOWN, self._words("create", words))
             raise Refused(EXISTS, f"container {request.id}: already exists")
         self._check_options(request)
         bundle = Path(request.bundle)
@@ -159,6 +161,7 @@ class Tasks:
             self._leave(request.id)
             raise
         self._containers[request.id] = process
+        await self._tell("create", request.id)
         self._follow(process)
         return task_pb2.CreateTaskResponse(pid=self._told(process))
 
@@ -183,9 +186,7 @@ class Tasks:
             await self._call(request.id, "start", request.id)
             if process.status == process_pb2.CREATED:
                 process.status = process_pb2.RUNNING
-        await self._publisher.publish(
-            "/tasks/start", task_events_pb2.TaskStart(container_id=request.id, pid=self._told(process))
-        )
+        await self._tell("exec-started" if request.exec_id else "start", request.id)
         return task_pb2.StartResponse(pid=self._told(process))
 
     async def exec(self, request: task_pb2.ExecProcessRequest) -> Message:
@@ -193,7 +194,7 @@ class Tasks:
         if (request.id, request.exec_id) in self._execs:
             raise Refused(EXISTS, f"id {request.exec_id}: already exists")
         if container.status == process_pb2.STOPPED:
-            raise Refused(UNKNOWN, "cannot exec in a stopped container")
+            raise Refused(UNKNOWN, "cannot exec in a stopped state")
         self._execs[request.id, request.exec_id] = Process(
             id=request.id,
             exec_id=request.exec_id,
@@ -203,6 +204,7 @@ class Tasks:
                 stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal
             ),
         )
+        await self._tell("exec-added", request.id)
         return empty_pb2.Empty()
 
     async def state(self, request: task_pb2.StateRequest) -> Message:
@@ -218,8 +220,7 @@ class Tasks:
             terminal=process.streams.terminal,
             exit_status=process.code,
         )
-        if process.at:
-            answer.exited_at.FromNanoseconds(process.at)
+        self._tell_time(answer, process)
         return answer
 
     async def wait(self, request: task_pb2.WaitRequest) -> Message:
@@ -232,8 +233,9 @@ class Tasks:
     async def kill(self, request: task_pb2.KillRequest) -> Message:
         process = self._find(request.id, request.exec_id)
         if process.status == process_pb2.STOPPED or (request.exec_id and not process.pid):
-            words = "process already finished: not found" if process.pid else "process not created"
-            raise Refused(NOT_FOUND if process.pid else PRECONDITION, words)
+            if process.pid:
+                raise Refused(NOT_FOUND, "process already finished: not found")
+            raise Refused(PRECONDITION, "process not created: failed precondition")
         if request.exec_id:
             try:
                 os.kill(process.pid, request.signal)
@@ -254,8 +256,7 @@ class Tasks:
             if process.status == process_pb2.CREATED:
                 await asyncio.wait_for(process.done.wait(), _DRAIN)
         answer.exit_status = process.code
-        if process.at:
-            answer.exited_at.FromNanoseconds(process.at)
+        self._tell_time(answer, process)
         await asyncio.to_thread(process.streams.copied, _DRAIN)
         process.streams.close()
         if request.exec_id:
@@ -263,6 +264,7 @@ class Tasks:
         else:
             del self._containers[request.id]
             self._leave(request.id)
+            await self._tell("delete", request.id)
         return answer
 
     async def pids(self, request: task_pb2.PidsRequest) -> Message:
@@ -276,17 +278,21 @@ class Tasks:
     async def pause(self, request: task_pb2.PauseRequest) -> Message:
         process = self._find(request.id, "")
         if process.status != process_pb2.RUNNING:
+            if process.status == process_pb2.CREATED:
+                raise Refused(UNKNOWN, "cannot pause task in created state")
             raise Refused(UNKNOWN, f"cannot pause a {_word(process)} container")
         await self._call(request.id, "pause", request.id)
         process.status = process_pb2.PAUSED
+        await self._tell("paused", request.id)
         return empty_pb2.Empty()
 
     async def resume(self, request: task_pb2.ResumeRequest) -> Message:
         process = self._find(request.id, "")
         if process.status != process_pb2.PAUSED:
-            raise Refused(UNKNOWN, f"cannot resume a {_word(process)} container")
+            raise Refused(UNKNOWN, f"cannot resume a {_word(process)} process")
         await self._call(request.id, "resume", request.id)
         process.status = process_pb2.RUNNING
+        await self._tell("resumed", request.id)
         return empty_pb2.Empty()
 
     async def resize(self, request: task_pb2.ResizePtyRequest) -> Message:
@@ -297,8 +303,9 @@ class Tasks:
         return empty_pb2.Empty()
 
     async def close_io(self, request: task_pb2.CloseIORequest) -> Message:
+        process = self._find(request.id, request.exec_id)
         if request.stdin:
-            self._find(request.id, request.exec_id).streams.end_input()
+            process.streams.end_input()
         return empty_pb2.Empty()
 
     async def update(self, request: task_pb2.UpdateTaskRequest) -> Message:
@@ -323,6 +330,17 @@ class Tasks:
 
     # ---- the parts
 
+    async def _tell(self, topic: str, container: str) -> None:
+        """Every event's first field is the container."""
+        await self._publisher.publish(f"/tasks/{topic}", task_events_pb2.TaskOOM(container_id=container))
+
+    def _tell_time(self, answer: task_pb2.StateResponse | task_pb2.DeleteResponse, process: Process) -> None:
+        """Go tells its zero time where nothing has ended."""
+        if process.at:
+            answer.exited_at.FromNanoseconds(process.at)
+        elif self._ways.go:
+            answer.exited_at.seconds = -62135596800
+
     def _find(self, id_: str, exec_id: str) -> Process:
         container = self._containers.get(id_)
         if container is None:
@@ -342,6 +360,8 @@ class Tasks:
         if not given:
             return
         if given != wanted:
+            if self._ways.runc:
+                raise Refused(UNKNOWN, f"type with url {given}: not found")
             raise Refused(INVALID, f'unsupported option type "{given}"')
         if wanted == "runtimeoptions.v1.Options":
             options = runtime_options_pb2.Options.FromString(request.options.value)
@@ -422,9 +442,6 @@ class Tasks:
             await asyncio.to_thread(streams.started)
         except (Failed, OSError) as error:
             streams.close()
-            process.status = process_pb2.STOPPED
-            process.code, process.at = 255, time.time_ns()
-            process.done.set()
             raise Refused(UNKNOWN, self._words(words[0], str(error))) from error
         pid_file = words[words.index("--pid-file") + 1]
         process.pid = int(Path(pid_file).read_text())
@@ -436,9 +453,9 @@ class Tasks:
             if missing is not None:
                 words = f"the file {missing[1]} was not found\n\nStack backtrace:\n   0: <unknown>"
             return f"rpc error: code = Internal desc = {words}"
-        if self._ways.program.startswith("containerd-shim-runc"):
+        if self._ways.runc:
             stage = {"create": "OCI runtime create failed", "exec": "OCI runtime exec failed"}
-            return f"{stage.get(verb, f'OCI runtime {verb} failed')}: {words}: unknown"
+            return f"{stage.get(verb, f'OCI runtime {verb} failed')}: {words}"
         return words
 
     def _follow(self, process: Process) -> None:
@@ -451,7 +468,7 @@ class Tasks:
         process.code, process.at = await self._children.end(process.pid)
         process.status = process_pb2.STOPPED
         if kills is not None and re.search(r"^oom_kill [1-9]", kills.read_text(), re.MULTILINE):
-            await self._publisher.publish("/tasks/oom", task_events_pb2.TaskOOM(container_id=process.id))
+            await self._tell("oom", process.id)
         if not process.exec_id and self._sandbox == process.id:
             sandbox.end(self._state, process.id)
         process.done.set()

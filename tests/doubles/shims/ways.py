@@ -39,12 +39,17 @@ class Ways:
     files: tuple[str, ...] = ("address",)  # that `start` leaves in its directory
     params: bool = False  # BootstrapParams on stdin are required
     publisher: bool = False  # a publisher is required, and a bundle for `delete`
+    go: bool = True  # written in Go, not in Rust
     grouped: bool = True  # one shim for a pod
     guest: bool = False  # containers live in a sandbox: all pids are the sandbox's, which comes first
     block: bool = False  # the root file system is one mount of a block device
     options: str = SHIM_OPTIONS  # the type of Create's options; others are refused
     options_type: str = ""  # and their own type_url
     events: Need = Need.NONE
+
+    @property
+    def runc(self) -> bool:
+        return self.program.startswith("containerd-shim-runc")
 
 
 WAYS: Final[Mapping[str, Ways]] = {
@@ -57,6 +62,7 @@ WAYS: Final[Mapping[str, Ways]] = {
     "kata-rust": Ways(
         program="containerd-shim-kata-v2",
         version=_KATA.format("Rust", "4.1.0"),
+        go=False,
         files=("address", "shim.pid"),
         publisher=True,
         guest=True,
@@ -71,6 +77,7 @@ WAYS: Final[Mapping[str, Ways]] = {
     ),
     "runwasi": Ways(
         program="containerd-shim-wasmtime-v1",
+        go=False,
         version="containerd-shim-wasmtime-v1:\n  Runtime: wasmtime\n  Version: 0.6.0\n  Revision: 0",
         options="",
         events=Need.ALWAYS,
