@@ -33,22 +33,26 @@ _ACL_ONCE = (_ACL_OWNER, _ACL_GROUP, _ACL_OTHERS)
 
 
 def settled(entry: Entry) -> Entry:
-    """The entry as setxattr(2) leaves a file that gets its access ACL after its mode (fs/posix_acl.c).
+    """The entry as it is once its access ACL and then its mode have been set, as whoever unpacks does it.
 
-    The ACL decides what the mode says of owner, group and others; one that says no more than a mode can is
-    not kept. Raises BadInput for what is no ACL.
+    chmod(2) writes owner, others, and the mask or else the group, into the ACL (fs/posix_acl.c); an ACL that
+    says no more than a mode can is not kept at all. Raises BadInput for what is no ACL.
     """
     value = next((value for name, value in entry.xattrs if name == _ACCESS_NAME), None)
     if value is None or entry.kind is Kind.SYMLINK:
         return entry
     _index(entry, _ACCESS_NAME, value)
-    shares = {tag: permissions for tag, permissions, _ in _ACL_ENTRY.iter_unpack(value[4:])}
-    group = shares.get(_ACL_MASK, shares[_ACL_GROUP])
-    mode = entry.mode & 0o7000 | shares[_ACL_OWNER] << 6 | group << 3 | shares[_ACL_OTHERS]
-    xattrs = entry.xattrs
-    if shares.keys() == {_ACL_OWNER, _ACL_GROUP, _ACL_OTHERS}:
-        xattrs = tuple(pair for pair in xattrs if pair[0] != _ACCESS_NAME)
-    return entry._replace(mode=mode, xattrs=xattrs)
+    parts = list(_ACL_ENTRY.iter_unpack(value[4:]))
+    tags = {tag for tag, _, _ in parts}
+    xattrs = tuple(pair for pair in entry.xattrs if pair[0] != _ACCESS_NAME)
+    if tags != {_ACL_OWNER, _ACL_GROUP, _ACL_OTHERS}:
+        group = _ACL_MASK if _ACL_MASK in tags else _ACL_GROUP
+        said = {_ACL_OWNER: entry.mode >> 6 & 7, group: entry.mode >> 3 & 7, _ACL_OTHERS: entry.mode & 7}
+        value = value[:4] + b"".join(
+            _ACL_ENTRY.pack(tag, said.get(tag, share), identity) for tag, share, identity in parts
+        )
+        xattrs = tuple(sorted((*xattrs, (_ACCESS_NAME, value))))
+    return entry._replace(xattrs=xattrs)
 
 
 def kept(entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
