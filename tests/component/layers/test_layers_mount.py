@@ -37,13 +37,13 @@ def test_a_layer_cut_at_any_block_is_refused_or_mounts(name: str, tmp_path: Path
 
 def test_every_file_of_the_corpus_has_the_outcome_that_it_is_named_by(tmp_path: Path) -> None:
     found = {path.stem: fuzz.attempt(path.read_bytes(), tmp_path) for path in fuzz.CORPUS.glob("*.tar")}
-    assert found == {name: name for name in found}
+    assert found == {name: name.partition("--")[0] for name in found}
     assert len(found) > 50
 
 
 def test_both_forms_refuse_and_take_the_same_of_the_corpus(tmp_path: Path) -> None:
     for path in sorted(fuzz.CORPUS.glob("*.tar")):
-        assert fuzz.attempt_unpacking(path.read_bytes(), tmp_path) == path.stem
+        assert fuzz.attempt_unpacking(path.read_bytes(), tmp_path) == path.stem.partition("--")[0]
 
 
 @pytest.mark.parametrize("form", fuzz.FORMS)
