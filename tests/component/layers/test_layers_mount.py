@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from oci.layers.erofs import IndexBuilder
 from tests.layers import fuzz, seen
-from tests.layers.archives import END, directory, member
+from tests.layers.archives import END, directory, header, member
 from tests.layers.seeds import ACL, SEEDS
 
 FUZZ_SECONDS = float(os.environ.get("CRISP_FUZZ_SECONDS", "5"))
@@ -54,6 +55,32 @@ def test_mutants_are_refused_or_look_as_their_trees_say(form: str, tmp_path: Pat
     assert score.refused > 50
 
 
+def test_a_file_beyond_four_gigabytes_is_read_to_its_end(tmp_path: Path) -> None:
+    """On disk it is a hole with a few bytes; the index writer gets all of it."""
+    size, marks = (5 << 30) + 3, {0: b"first", (4 << 30) - 2: b"over the edge", (5 << 30): b"end"}
+    head, behind = header(b"huge", size=size), member(b"small", b"after") + END
+    tar, builder = tmp_path / "layer.tar", IndexBuilder()
+    with tar.open("wb") as file:
+        file.write(head)
+        for at, data in marks.items():
+            file.seek(len(head) + at)
+            file.write(data)
+        file.seek(len(head) + size + -size % 512)
+        file.write(behind)
+    zeros = bytes(1 << 24)
+    builder.receive(head)
+    for at in range(0, size + -size % 512, len(zeros)):
+        builder.receive(zeros[: size + -size % 512 - at])
+    builder.receive(behind)
+    with seen.mounted(tar, builder.finish()) as target, (target / "huge").open("rb") as file:
+        assert (target / "huge").stat().st_size == size
+        for at, data in marks.items():
+            file.seek(at)
+            assert file.read(len(data)) == data
+        assert file.read() == b""
+        assert (target / "small").read_bytes() == b"after"
+
+
 def test_an_acl_lets_in_whom_it_names_alone() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -82,9 +109,18 @@ def test_the_tools_of_erofs_find_no_fault(tmp_path: Path) -> None:
     for name, make in SEEDS.items():
         tar = tmp_path / f"{name}.tar"
         tar.write_bytes(make())
-        index = bytearray(seen.index_of(make())[0])
+        whole, builder = seen.index_of(make())
+        index = bytearray(whole)
         index[1032] &= ~1  # the checksum of a 512-byte block crashes fsck.erofs 1.8
         image = tmp_path / f"{name}.erofs"
         image.write_bytes(index)
         done = subprocess.run(["fsck.erofs", f"--device={tar}", image], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, ""), name
+        image.write_bytes(whole)
+        told = subprocess.run(["dump.erofs", "-s", image], check=True, capture_output=True, text=True).stdout
+        facts = {
+            key.strip(): value.strip() for key, _, value in (x.partition(":") for x in told.splitlines())
+        }
+        assert facts["Filesystem blocksize"] == "512"
+        assert facts["Filesystem inode count"] == str(builder.inodes)
+        assert facts["Filesystem features"] == "sb_csum mtime chunked_file device_table"

@@ -106,6 +106,13 @@ def test_each_type_byte_gives_its_kind() -> None:
     }
 
 
+def test_a_socket_is_left_out_with_what_it_claims_to_hold() -> None:
+    reader = TarReader()
+    tar = header(b"run/socket", flag=b"s", size=700) + bytes(1024) + member(b"file", b"x") + END
+    assert [entry.path for entry in reader.receive(tar)] == [b"file"]
+    reader.finish()
+
+
 def test_only_files_have_contents_whatever_the_size_field_says() -> None:
     tar = header(b"l", flag=b"1", link=b"f", size=4096) + header(b"d", flag=b"5", size=9) + member(b"f", b"x")
     assert [(e.path, e.size, e.offset) for e in read(tar + END)] == [
