@@ -66,6 +66,16 @@ def retry_after(text: str, *, now: float) -> float | None:
         return None
 
 
+def rate_limit(text: str) -> str:
+    """Docker Hub's RateLimit-Limit ("100;w=21600") in words, "" for what cannot be read."""
+    match = re.fullmatch(r"(\d{1,9});w=(\d{1,9})", text.strip())
+    if match is None:
+        return ""
+    seconds = int(match[2])
+    span = f"{seconds // 3600} h" if seconds and seconds % 3600 == 0 else f"{seconds} s"
+    return f"{match[1]} in {span}"
+
+
 def wait_before(
     attempt: int, *, asked: float | None, retries: int, backoff: float, longest: float, jitter: float = 0.0
 ) -> float | None:

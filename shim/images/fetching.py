@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from oci.errors import BadInput, Busy, CrispError, Full
+from oci.errors import Absent, BadInput, Busy, CrispError, Full
 from oci.manifest import Descriptor
 from oci.reference import Reference
 from oci.registries.endpoint import PULL, Endpoint
@@ -114,6 +114,13 @@ class RegistryLayer:
                 begin += 1
                 if begin >= len(sessions):
                     raise
+            except Absent as failure:
+                if not self.blob.foreign:
+                    raise
+                raise BadInput(
+                    f"{self.what}: a foreign layer, which this registry does not hold; it is not fetched from"
+                    f" the places that the manifest names ({failure.message})"
+                ) from failure
             except Unreachable as failure:
                 raise Busy(failure.message, token=UNAVAILABLE) from failure
             finally:

@@ -33,6 +33,7 @@ from oci.registry_transfer import (
     Verdict,
     continues_at,
     judge,
+    rate_limit,
     registry_words,
     retry_after,
     shown_url,
@@ -243,6 +244,8 @@ class Session:
                     attempt += 1
                     continue
                 later = f", it asks to wait {asked:.0f} s" if asked else ""
+                if limit := rate_limit(response.headers.get("RateLimit-Limit", "")):
+                    later += f", its limit is {limit}"
                 reason = "limits the rate of requests" if response.status == 429 else "is in trouble"
                 raise Unreachable(
                     f"{what}: {shown_url(last)}: the registry {reason} (answer {said}){later}", answered=True

@@ -13,6 +13,7 @@ from oci.registry_transfer import (
     is_loopback,
     judge,
     proxy_for,
+    rate_limit,
     registry_words,
     retry_after,
     shown_url,
@@ -163,3 +164,11 @@ def test_loopback_is_known_by_name_and_address() -> None:
         "r.io",
     )
     assert [is_loopback(host) for host in hosts] == [True] * 5 + [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("100;w=21600", "100 in 6 h"), (" 5;w=90 ", "5 in 90 s"), ("5;w=0", "5 in 0 s"), ("100", ""), ("", "")],
+)
+def test_a_rate_limit_is_told_in_words(text: str, words: str) -> None:
+    assert rate_limit(text) == words
