@@ -43,15 +43,21 @@ _PROFILE_NAME = re.compile(r"[^\x00-\x20\x7f]{1,512}\Z")
 
 
 def hidden_paths(inputs: BundleInputs) -> dict[str, list[str]]:
-    """maskedPaths and readonlyPaths of `linux`: the request's, then the node's; privileged have none."""
+    """maskedPaths and readonlyPaths of `linux`: the request's, then the node's; privileged have none.
+
+    What is hidden is not named a second time: crun 1.8 hides a path that it has made read-only by a mount
+    over the node's own /dev/null, which stays there where the container has a BIDIRECTIONAL mount.
+    """
     security = inputs.container.security
     if security.privileged:
         return {}
     masked = [absolute_path(f"{_FIELD}.masked_paths", path) for path in security.masked_paths]
     readonly = [absolute_path(f"{_FIELD}.readonly_paths", path) for path in security.readonly_paths]
+    hidden = dict.fromkeys((*masked, *inputs.defaults.masked_paths))
+    shown = dict.fromkeys((*readonly, *inputs.defaults.readonly_paths))
     return {
-        "maskedPaths": list(dict.fromkeys((*masked, *inputs.defaults.masked_paths))),
-        "readonlyPaths": list(dict.fromkeys((*readonly, *inputs.defaults.readonly_paths))),
+        "maskedPaths": list(hidden),
+        "readonlyPaths": [path for path in shown if path not in hidden],
     }
 
 

@@ -227,16 +227,19 @@ def limits(pid: int) -> dict[str, str]:
     }
 
 
-def used(pid: int) -> tuple[int, int]:
-    """CPU nanoseconds and bytes of memory of the parent of the process's cgroup: its pod's."""
+def used(pid: int, *, own: bool = False) -> tuple[int, int]:
+    """CPU nanoseconds and bytes of memory of the parent of the process's cgroup, its pod's, or of its own."""
+
+    def group(controller: str) -> Path:
+        found = cgroup_file(pid, controller, "")
+        return found if own else found.parent
+
     if UNIFIED:
-        group = cgroup_file(pid, "", "").parent
         ((_, microseconds),) = [
-            line.split() for line in (group / "cpu.stat").read_text().splitlines() if "usage_usec" in line
+            line.split() for line in (group("") / "cpu.stat").read_text().splitlines() if "usage_usec" in line
         ]
-        return int(microseconds) * 1000, int((group / "memory.current").read_text())
-    cpu, memory = (cgroup_file(pid, name, "").parent for name in ("cpuacct", "memory"))
+        return int(microseconds) * 1000, int((group("") / "memory.current").read_text())
     return (
-        int((cpu / "cpuacct.usage").read_text()),
-        int((memory / "memory.usage_in_bytes").read_text()),
+        int((group("cpuacct") / "cpuacct.usage").read_text()),
+        int((group("memory") / "memory.usage_in_bytes").read_text()),
     )

@@ -13,7 +13,9 @@ list that ignores its filter.
 from __future__ import annotations
 
 import contextlib
+import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,27 +27,18 @@ import pytest
 from api.proto import cri_pb2, cri_pb2_grpc
 from benchmarks.sides import Containerd
 from tests import leaks
-from tests.component.cri.client import Client, cgroup_file
+from tests.component.cri.client import UNIFIED, Client, cgroup_file, limits, used
 from tests.images.registry import Registry
 
 M = 1 << 20
 LIMITS = {"cpu_period": 100_000, "cpu_quota": 20_000, "cpu_shares": 512, "memory_limit_in_bytes": 64 * M}
-FILES = (
-    ("cpu", "cpu.cfs_quota_us"),
-    ("cpu", "cpu.shares"),
-    ("memory", "memory.limit_in_bytes"),
-)
 SH = ("sh", "-c", "sleep 1000 & wait")
-
-
-def number(path: Path) -> int:
-    return int(path.read_text().split()[0])
 
 
 def kernel(kubelet: Client, container: str) -> list[int]:
     """Quota, shares and memory limit as the kernel has them."""
-    pid = kubelet.pid(container)
-    return [number(cgroup_file(pid, *file)) for file in FILES]
+    found = limits(kubelet.pid(container))
+    return [int(found[name]) for name in ("quota", "shares", "memory")]
 
 
 def refused(kubelet: Client, method: str, request: Any) -> grpc.RpcError:
@@ -78,12 +71,14 @@ def test_the_pod_network_range_is_taken_and_nothing_is_written(kubelet: Client) 
 def test_a_pod_s_totals_are_told_and_change_no_limit(kubelet: Client) -> None:
     sandbox = pod(kubelet)
     container = kubelet.run(sandbox, **LIMITS)
-    group = cgroup_file(kubelet.pid(container), "cpu", "").parent
-    before = kernel(kubelet, container), number(group / "cpu.shares")
+    weight = cgroup_file(kubelet.pid(container), "cpu", "").parent / (
+        "cpu.weight" if UNIFIED else "cpu.shares"
+    )
+    before = kernel(kubelet, container), weight.read_text()
     totals = cri_pb2.LinuxContainerResources(cpu_shares=77, memory_limit_in_bytes=128 * M)
     request = cri_pb2.UpdatePodSandboxResourcesRequest(pod_sandbox_id=sandbox, resources=totals)
     kubelet.call("UpdatePodSandboxResources", request)
-    assert (kernel(kubelet, container), number(group / "cpu.shares")) == before
+    assert (kernel(kubelet, container), weight.read_text()) == before
     request.pod_sandbox_id = "f" * 64
     assert refused(kubelet, "UpdatePodSandboxResources", request).code() is grpc.StatusCode.NOT_FOUND
 
@@ -126,12 +121,11 @@ def test_usage_of_containers_is_their_cgroups(kubelet: Client) -> None:
     sandbox = pod(kubelet)
     one, other = (kubelet.run(sandbox, name, labels={"n": name}, **LIMITS) for name in ("one", "other"))
     pid = kubelet.pid(one)
-    before = number(cgroup_file(pid, "cpuacct", "cpuacct.usage"))
+    before, _ = used(pid, own=True)
     stats = kubelet.call("ContainerStats", cri_pb2.ContainerStatsRequest(container_id=one)).stats
-    after = number(cgroup_file(pid, "cpuacct", "cpuacct.usage"))
+    after, memory = used(pid, own=True)
     assert before <= stats.cpu.usage_core_nano_seconds.value <= after
-    used = number(cgroup_file(pid, "memory", "memory.usage_in_bytes"))
-    assert abs(stats.memory.usage_bytes.value - used) < 2 * M
+    assert abs(stats.memory.usage_bytes.value - memory) < 2 * M
     assert 0 < stats.memory.working_set_bytes.value <= stats.memory.usage_bytes.value
     assert min(stats.cpu.timestamp, stats.memory.timestamp) > 0
     listed = {item.id: item for item in containers(kubelet)}
@@ -150,10 +144,10 @@ def test_usage_of_containers_is_their_cgroups(kubelet: Client) -> None:
 def test_usage_of_a_pod_is_its_cgroup_s(kubelet: Client) -> None:
     sandbox, other = pod(kubelet, labels={"n": "1"}), pod(kubelet, labels={"n": "2"})
     container = kubelet.run(sandbox, command=SH)
-    group = cgroup_file(kubelet.pid(container), "cpuacct", "").parent
-    before = number(group / "cpuacct.usage")
+    pid = kubelet.pid(container)
+    before, _ = used(pid)
     stats = kubelet.call("PodSandboxStats", cri_pb2.PodSandboxStatsRequest(pod_sandbox_id=sandbox)).stats
-    after = number(group / "cpuacct.usage")
+    after, _ = used(pid)
     linux = stats.linux
     assert before <= linux.cpu.usage_core_nano_seconds.value <= after
     assert min(linux.cpu.timestamp, linux.memory.timestamp) > 0
@@ -252,6 +246,65 @@ def test_images_by_name_are_that_image_or_none(kubelet: Client) -> None:
     status = kubelet.images.ImageStatus(cri_pb2.ImageStatusRequest(image=cri_pb2.ImageSpec(image=id_)))
     assert listed(id_) == [status.image]
     assert listed("registry.k8s.io/absent:1") == []
+
+
+def test_metrics_are_described_and_are_the_kernel_s(kubelet: Client) -> None:
+    sandbox = pod(kubelet)
+    container = kubelet.run(sandbox, command=SH, **LIMITS)
+    pid = kubelet.pid(container)
+    described = kubelet.call("ListMetricDescriptors", cri_pb2.ListMetricDescriptorsRequest()).descriptors
+    labels = {one.name: len(one.label_keys) for one in described}
+    answer = kubelet.call("ListPodSandboxMetrics", cri_pb2.ListPodSandboxMetricsRequest())
+    (mine,) = answer.pod_metrics
+    (told,) = mine.container_metrics
+    assert (mine.pod_sandbox_id, told.container_id) == (sandbox, container)
+    assert {one.name: len(one.label_values) for one in told.metrics}.items() <= labels.items()
+    got = {one.name: one.value.value for one in told.metrics}
+    processes = cgroup_file(pid, "pids", "cgroup.procs").read_text().split()
+    assert got["container_processes"] == len(processes) == 2
+    assert got["container_spec_memory_limit_bytes"] == int(limits(pid)["memory"])
+    assert abs(got["container_memory_usage_bytes"] - used(pid, own=True)[1]) < 2 * M
+    assert got["container_cpu_usage_seconds_total"] == used(pid, own=True)[0] // 10**9
+
+
+def test_a_checkpoint_is_an_archive_or_an_error_and_the_container_runs_on(kubelet: Client) -> None:
+    """Which of both, the machine's criu decides."""
+    container = kubelet.run(pod(kubelet))
+    pid, started = kubelet.pid(container), kubelet.status(container).status.started_at
+    with tempfile.TemporaryDirectory() as place:
+        location = Path(place, "checkpoint.tar")
+        request = cri_pb2.CheckpointContainerRequest(container_id=container, location=str(location))
+        try:
+            kubelet.call("CheckpointContainer", request)
+        except grpc.RpcError:
+            assert list(Path(place).iterdir()) == []
+        else:
+            with tarfile.open(location) as archive:
+                assert any("pages-" in name for name in archive.getnames())
+    assert (kubelet.pid(container), kubelet.status(container).status.started_at) == (pid, started)
+    assert kubelet.exec(container, "echo", "alive") == "alive\n"
+    request.container_id = "f" * 64
+    assert refused(kubelet, "CheckpointContainer", request).code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_the_image_file_system_is_told_as_large_as_what_lies_there(kubelet: Client) -> None:
+    kubelet.pull()
+    deadline = time.monotonic() + 30
+    while True:  # containerd looks at its snapshots every ten seconds, and at its start before there is one
+        info = kubelet.images.ImageFsInfo(cri_pb2.ImageFsInfoRequest())
+        assert info.image_filesystems
+        images, *_ = info.image_filesystems
+        if images.used_bytes.value or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    layers, *_ = info.container_filesystems or info.image_filesystems
+    place = Path(images.fs_id.mountpoint)
+    assert place.stat().st_dev == Path(layers.fs_id.mountpoint).stat().st_dev
+    blocks = {file.st_ino: file.st_blocks * 512 for file in (path.lstat() for path in place.rglob("*"))}
+    size = sum(blocks.values())
+    assert abs(images.timestamp - time.time_ns()) < 60 * 10**9
+    assert size / 2 < images.used_bytes.value < 2 * size
+    assert 0 < images.inodes_used.value < 2 * len(blocks)
 
 
 def containers(kubelet: Client) -> list[Any]:

@@ -40,6 +40,11 @@ def test_paths_are_hidden_exactly_as_asked_and_never_for_the_privileged() -> Non
     assert hidden_paths(inputs(privileged=True, **asked)) == {}
 
 
+def test_what_is_hidden_is_not_made_read_only_too() -> None:
+    asked = {"masked_paths": ("/proc/keys",), "readonly_paths": ("/proc/keys/", "/proc/sys")}
+    assert hidden_paths(inputs(**asked)) == {"maskedPaths": ["/proc/keys"], "readonlyPaths": ["/proc/sys"]}
+
+
 def test_no_profile_is_no_filter_unless_the_node_says_so() -> None:
     fill = {"defaults": BundleDefaults(seccomp_when_unset=True)}
     assert filtered() is None
