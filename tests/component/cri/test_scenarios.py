@@ -7,7 +7,8 @@ Each test was seen to fail once against a wrong implementation, in the order of 
 UpdateRuntimeConfig that raises; totals of an unknown pod taken; limits kept in the record alone; a refusal of
 the kernel swallowed; limits of an ended container taken; processor time doubled; a pod's containers left out;
 the last message of a stream sent twice; a pod's end not told; an unbuilt call that fails in another way; a
-list that ignores its filter.
+list that ignores its filter; a process too many told; a file left where a checkpoint failed; the size of
+images tripled.
 """
 
 from __future__ import annotations
