@@ -156,3 +156,4 @@ class LayerRecord:
     created_at: int
     blob: str = ""  # digest of the compressed stream, where that is kept beside it
     blob_size: int = 0  # bytes on disk of that
+    seal: str = ""  # digest of what was made of the tar (`shim/images/seal.py`); "" in older records

@@ -11,6 +11,7 @@ from oci.manifest import Descriptor
 from oci.reference import Reference
 from oci.registries.endpoint import PULL, Endpoint
 from shim.images.cancellation import Cancellation
+from shim.images.checking import Checked
 from shim.images.connections import UNAVAILABLE, Unreachable
 from shim.images.download import blocks
 from shim.images.layout import Layout
@@ -29,8 +30,8 @@ class Job(Protocol):
     @property
     def what(self) -> str: ...
 
-    def run(self, cancellation: Cancellation, meter: LayerMeter, routes: Routes, /) -> Received:
-        """The layer, verified, in temporary files. Raises CrispError, Cancelled.
+    def run(self, cancellation: Cancellation, meter: LayerMeter, routes: Routes, /) -> Received | Checked:
+        """The layer, verified, in temporary files; or what a check found. Raises CrispError, Cancelled.
 
         `routes` are those of the latest pulls: the layers of one share its token.
         """

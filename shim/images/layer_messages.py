@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from oci.errors import Absent, BadInput, Busy, CrispError, Deadline, Full, Internal, Unsupported
+from shim.images.checking import Checked, Part
 from shim.images.fetching import Job
 from shim.images.progress import Phase
 from shim.images.receive import Received
@@ -36,7 +37,7 @@ class Ended:
     """The job was cancelled and has left nothing."""
 
 
-Event = Progress | Received | CrispError | Ended
+Event = Progress | Received | Checked | CrispError | Ended
 
 
 def frame(number: int, job: Job | None) -> bytes:
@@ -70,7 +71,9 @@ def _shape(event: Event) -> list[Any]:
         case Received():
             implied = [path.decode("latin-1") for path in event.implied]
             blob = "" if event.blob is None else str(event.blob)
-            return ["done", str(event.tar), str(event.index), event.inodes, implied, blob]
+            return ["done", str(event.tar), str(event.index), event.inodes, implied, blob, event.seal]
+        case Checked():
+            return ["checked", event.part.value, event.problem, event.read]
         case Ended():
             return ["ended"]
         case CrispError():
@@ -82,14 +85,17 @@ def read_line(text: bytes) -> tuple[int, Event]:
     match json.loads(text):
         case [int(number), "progress", int(received), int(total), str(phase), int(kept)]:
             return number, Progress(received=received, total=total, phase=Phase(phase), kept=kept)
-        case [int(number), "done", str(tar), str(index), int(inodes), [*implied], str(blob)]:
+        case [int(number), "done", str(tar), str(index), int(inodes), [*implied], str(blob), str(seal)]:
             return number, Received(
                 tar=Path(tar),
                 index=Path(index),
                 inodes=inodes,
                 implied=tuple(str(path).encode("latin-1") for path in implied),
                 blob=Path(blob) if blob else None,
+                seal=seal,
             )
+        case [int(number), "checked", str(part), str(problem), int(read)]:
+            return number, Checked(part=Part(part), problem=problem, read=read)
         case [int(number), "ended"]:
             return number, Ended()
         case [int(number), "failed", str(kind), str(message), str(token)]:

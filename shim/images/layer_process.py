@@ -18,6 +18,7 @@ from typing import Final
 
 from oci.errors import CrispError, Internal
 from shim import process
+from shim.images.checking import Checked, CheckLayer
 from shim.images.fetching import Job
 from shim.images.layer_messages import Ended, Event, Progress, frame, read_line
 from shim.images.layout import Layout
@@ -38,6 +39,9 @@ _CHUNK: Final = 1 << 16
 _WORDS: Final = 64 << 10  # bytes of standard error that are kept: a traceback
 
 
+_Result = Received | Checked | None  # None: cancelled
+
+
 class _Worker:
     """One process: its pipes and its jobs."""
 
@@ -45,7 +49,7 @@ class _Worker:
         self, child: process.Child, jobs_to: int, events_from: int, words: process.OutputReader
     ) -> None:
         self.child = child
-        self.jobs: dict[int, tuple[asyncio.Future[Received | None], LayerMeter]] = {}
+        self.jobs: dict[int, tuple[asyncio.Future[_Result], LayerMeter]] = {}
         self.made: set[Path] = set()  # what its callers have by now
         self.idle: asyncio.TimerHandle | None = None
         self.sending = asyncio.Lock()
@@ -115,7 +119,8 @@ class _Worker:
         elif isinstance(event, Ended):
             future.set_result(None)
         else:
-            self.made |= {event.tar, event.index}
+            if isinstance(event, Received):
+                self.made |= {event.tar, event.index}
             future.set_result(event)
 
 
@@ -154,9 +159,20 @@ class LayerProcess:
 
         Raises what the job raises (CrispError), and Internal when the process dies.
         """
+        received = await self._run(job, meter)
+        assert isinstance(received, Received)
+        return received
+
+    async def check(self, job: CheckLayer, meter: LayerMeter) -> Checked:
+        """What is wrong with a stored layer. Raises Internal when the process dies."""
+        checked = await self._run(job, meter)
+        assert isinstance(checked, Checked)
+        return checked
+
+    async def _run(self, job: Job, meter: LayerMeter) -> Received | Checked:
         worker = await self._worker()
         number = next(self._numbers)
-        future: asyncio.Future[Received | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
         worker.jobs[number] = future, meter
         try:
             await worker.send(self._threads, frame(number, job))
@@ -244,20 +260,20 @@ class LayerProcess:
         if status:
             log.warning("the process for layers ended", extra={"status": status, "words": words[-4000:]})
 
-    async def _abandon(self, worker: _Worker, number: int, future: asyncio.Future[Received | None]) -> None:
+    async def _abandon(self, worker: _Worker, number: int, future: asyncio.Future[_Result]) -> None:
         """Cancel a job and wait a little; what it makes too late goes."""
         await worker.send(self._threads, frame(number, None))
         await asyncio.wait({future}, timeout=_PATIENCE)
         if not future.done():
             future.add_done_callback(self._late)
 
-    def _late(self, future: asyncio.Future[Received | None]) -> None:
+    def _late(self, future: asyncio.Future[_Result]) -> None:
         discarding = asyncio.ensure_future(self._discard(future))
         self._watching.add(discarding)
         discarding.add_done_callback(self._watching.discard)
 
-    async def _discard(self, future: asyncio.Future[Received | None]) -> None:
-        if future.done() and future.exception() is None and (received := future.result()) is not None:
+    async def _discard(self, future: asyncio.Future[_Result]) -> None:
+        if future.done() and future.exception() is None and isinstance(received := future.result(), Received):
             await self._threads.do(received.discard)
 
     def _rest(self, worker: _Worker) -> None:

@@ -30,6 +30,7 @@ NICE: Final = 10
 """Pods that start go first: whoever pulls waits for the network anyway."""
 
 _MEMORY: Final = 2 << 30
+_DEPTH: Final = 10_000  # a path may have 2048 directories
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _TELL_EVERY: Final = 0.1  # seconds between two reports of a job's bytes
@@ -114,6 +115,7 @@ def main(daemon: int) -> None:
         return
     libc.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.nice(NICE)
+    sys.setrecursionlimit(_DEPTH)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     output, routes = Output(1), Routes()

@@ -103,6 +103,7 @@ def _keep_files(layout: Layout, diff_id: str, received: Received, what: str) -> 
         created_at=time.time_ns(),
         blob=blob,
         blob_size=blob_size,
+        seal=received.seal,
     )
 
 
@@ -127,8 +128,8 @@ async def _keep_tree(
     directory = layout.fresh(".tree")
     try:
         await threads.do(directory.mkdir, 0o755)
-        await unpack(received.tar, directory, what, isolate=isolate)
-        return await threads.do(_name_tree, layout, diff_id, received, directory, what)
+        seal = await unpack(received.tar, directory, what, isolate=isolate)
+        return await threads.do(_name_tree, layout, diff_id, received, directory, seal, what)
     except OSError as failure:
         raise disk_failure(failure, directory, what) from failure
     finally:
@@ -136,7 +137,9 @@ async def _keep_tree(
         await threads.do(remove_tree, directory)
 
 
-def _name_tree(layout: Layout, diff_id: str, received: Received, directory: Path, what: str) -> LayerRecord:
+def _name_tree(
+    layout: Layout, diff_id: str, received: Received, directory: Path, seal: str, what: str
+) -> LayerRecord:
     tree = layout.tree(diff_id)
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -160,6 +163,7 @@ def _name_tree(layout: Layout, diff_id: str, received: Received, directory: Path
         created_at=time.time_ns(),
         blob=blob,
         blob_size=blob_size,
+        seal=seal,
     )
 
 

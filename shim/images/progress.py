@@ -16,6 +16,7 @@ class Phase(Enum):
     DOWNLOADING = "downloading"
     UNPACKING = "unpacking"
     DONE = "done"
+    CHECKING = "checking"
     SHARED = "shared"  # in the store already, or made ready by another pull
 
 

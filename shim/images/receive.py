@@ -19,6 +19,8 @@ from shim.images.cancellation import Cancellation
 from shim.images.channel import Stage
 from shim.images.inflate import inflate
 from shim.images.layout import Layout
+from shim.images.parents import encode_implied
+from shim.images.seal import seal_of_index
 from shim.images.session import Corrupt
 from shim.images.settings import Limits
 
@@ -45,6 +47,7 @@ class Received:
     inodes: int
     implied: tuple[bytes, ...]  # directories that the layer does not describe
     blob: Path | None = None  # the compressed stream as it came, where that is kept
+    seal: str = ""  # of the index
 
     def discard(self) -> None:
         self.tar.unlink(missing_ok=True)
@@ -83,9 +86,16 @@ def receive(
             except BaseException:
                 cancellation.cancel()  # a reader that waits for the network must not be waited for
                 raise
-        write_file(index, _finished(builder, what), durable=durable)
+        made = _finished(builder, what)
+        write_file(index, made, durable=durable)
         done = True
-        return Received(tar=tar, index=index, inodes=builder.inodes, implied=builder.implied)
+        return Received(
+            tar=tar,
+            index=index,
+            inodes=builder.inodes,
+            implied=builder.implied,
+            seal=seal_of_index(made, encode_implied(builder.implied)),
+        )
     except OSError as failure:
         raise disk_failure(failure, layout.temporary, what) from failure
     finally:

@@ -9,9 +9,10 @@ so not even links inside the layer are followed. `unpacking.py` is the daemon's 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from oci.errors import CrispError
 from oci.layers.entry import Entry, Kind, Segment, shown
@@ -19,6 +20,7 @@ from oci.layers.tar import TarReader
 from oci.layers.tree import Node, Tree
 from oci.layers.xattr import kept
 from shim.images.confinement import Bounds, confine, limit
+from shim.images.seal import seal_of_tree
 
 BAD_LAYER = 3
 """Exit status: the layer is at fault, standard error says how."""
@@ -49,6 +51,7 @@ class Writer:
         self._tar = tar
         self._made: dict[Node, bytes] = {}
         self._path = b""
+        self.contents: dict[int, bytes] = {}  # digests of files' contents by inode number
 
     @property
     def path(self) -> str:
@@ -130,20 +133,22 @@ class Writer:
         os.utime(descriptor, ns=(moment, moment))
 
     def _content(self, entry: Entry, descriptor: int) -> None:
+        digest = hashlib.sha256()
         if entry.sparse is None:
-            runs: Sequence[Segment] = (Segment(0, entry.size, entry.offset),)
-        else:
-            runs = entry.sparse
-            os.ftruncate(descriptor, entry.size)
-        for run in runs:
-            self._copy(run, descriptor)
+            self._copy(Segment(0, entry.size, entry.offset), descriptor, digest.update)
+            self.contents[os.fstat(descriptor).st_ino] = digest.digest()
+            return
+        os.ftruncate(descriptor, entry.size)
+        for run in entry.sparse:
+            self._copy(run, descriptor, digest.update)
 
-    def _copy(self, run: Segment, descriptor: int) -> None:
+    def _copy(self, run: Segment, descriptor: int, add: Callable[[bytes], None]) -> None:
         done = 0
         while done < run.length:
             block = os.pread(self._tar, min(_BLOCK, run.length - done), run.source + done)
             if not block:
                 raise OSError(errno.EIO, "the tar ended early")
+            add(block)
             view = memoryview(block)
             while view:
                 written = os.pwrite(descriptor, view, run.start + done)
@@ -152,7 +157,7 @@ class Writer:
 
 
 def main(arguments: list[str]) -> int:
-    """`TAR DIRECTORY MEMORY SECONDS [open]`: two descriptors and the bounds; prints the number of inodes."""
+    """`TAR DIRECTORY MEMORY SECONDS [open]`: two descriptors and the bounds. Prints inodes and seal."""
     tar, directory, memory, seconds = (int(word) for word in arguments[:4])
     sys.setrecursionlimit(_DEPTH)  # a path may have 2048 directories
     writer = Writer(tar)
@@ -161,6 +166,7 @@ def main(arguments: list[str]) -> int:
         if arguments[4:] != [OPEN]:
             confine(directory)
         inodes = writer.write(read_tree(tar), directory)
+        seal = seal_of_tree(directory, writer.contents)
     except CrispError as failure:
         return _fail(BAD_LAYER, str(failure))
     except OSError as failure:
@@ -169,7 +175,7 @@ def main(arguments: list[str]) -> int:
         return _fail(status, f"entry {writer.path!r}: {os.strerror(failure.errno or 0).lower()} ({name})")
     except (MemoryError, RecursionError):
         return _fail(BAD_LAYER, f"entry {writer.path!r}: the layer needs too much memory")
-    os.write(1, f"{inodes}\n".encode("ascii"))
+    os.write(1, f"{inodes} {seal}\n".encode("ascii"))
     return 0
 
 

@@ -23,8 +23,10 @@ _WORDS: Final = 64 << 10
 
 async def unpack(
     tar: Path, directory: Path, what: str, *, isolate: bool = True, bounds: Bounds | None = None
-) -> None:
+) -> str:
     """Unpack a verified tar into an empty directory, which is the caller's to remove if this fails.
+
+    Returns the seal of what was made.
 
     Raises BadInput (the layer is at fault, too much memory or time among that), Full, Deadline, Internal.
     """
@@ -37,7 +39,7 @@ async def unpack(
         words = [str(number) for number in (source, target, held.memory, held.seconds)]
         words += [] if isolate else [OPEN]
         try:
-            await process.run(
+            done = await process.run(
                 [sys.executable, "-P", "-s", "-m", "shim.images.unpack", *words],
                 env={"PYTHONPATH": str(_CODE), "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"},
                 timeout=_PATIENCE,
@@ -46,6 +48,7 @@ async def unpack(
             )
         except process.CommandFailed as failure:
             raise _explain(failure, f"{what}: unpacking into {directory.parent}", held) from failure
+    return done.stdout.decode("ascii").split()[-1]
 
 
 def _explain(failure: process.CommandFailed, stage: str, bounds: Bounds) -> CrispError:

@@ -142,7 +142,7 @@ class _Doors:
 
     def all(self) -> list[tuple[Any, str, Any]]:
         doors: list[tuple[Any, str, Any]] = [(os, name, getattr(self, f"_{name}")) for name in _FUNCTIONS]
-        call, write, unpack = libc.call, Database.write, layers._unpack
+        call, write, unpack = libc.call, Database.write, layers.unpack
         log = self._log
 
         def calling(name: str, *arguments: Any, **more: Any) -> int:
@@ -164,13 +164,14 @@ class _Doors:
                 files = [(log.root / name).read_bytes() for name in DATABASE]
                 log.ops.append(Commit((files[0], files[1])))
 
-        async def unpacking(tar: Path, directory: Path, *rest: Any, **more: Any) -> None:
+        async def unpacking(tar: Path, directory: Path, *rest: Any, **more: Any) -> str:
             log.fail("unpack", str(directory))
-            await unpack(tar, directory, *rest, **more)
+            seal = await unpack(tar, directory, *rest, **more)
             with log.lock:
                 self._made(directory)
+            return seal
 
-        return [*doors, (libc, "call", calling), (Database, "write", writing), (layers, "_unpack", unpacking)]
+        return [*doors, (libc, "call", calling), (Database, "write", writing), (layers, "unpack", unpacking)]
 
     def _made(self, directory: Path) -> None:
         """What another process has made below `directory`."""
