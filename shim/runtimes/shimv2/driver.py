@@ -443,6 +443,10 @@ class ShimDriver:
             return
         try:
             await shim.task.kill(target.id, number, everything=everything)
+        except ConnectionLost as error:
+            if target.monitor is not None and process.alive(target.monitor):
+                raise self._meant(target.id, "kill", error) from error
+            # it died just now, and its program's delete ends the container
         except CrispError as error:
             meant = self._meant(target.id, "kill", error)
             if not isinstance(meant, Absent | WrongState):
