@@ -33,6 +33,7 @@ from shim.facts import host as host_facts
 from shim.facts.sources import read_seccomp_profile
 from shim.hooks import Hooks
 from shim.images import shifting
+from shim.images.preload import Preload
 from shim.images.settings import Limits, RegistryPlaces, StoreSettings, Transfer, TrustSettings
 from shim.images.store import ImageStore
 from shim.janitor import Janitor
@@ -77,6 +78,7 @@ class Assembly:
     network: Network
     namespaces: Namespaces
     images: ImageStore
+    preload: Preload
     exits: Exits
     janitor: Janitor
     pods: Pods
@@ -91,6 +93,7 @@ class Assembly:
         log.info("recovered", extra={"pods": len(self.node.store.pods), "actions": len(actions)})
         self.janitor.start()
         self.reloads.start()
+        self.preload.start()
         if self.leaves is not None:
             self.leaves.start()
 
@@ -104,6 +107,7 @@ class Assembly:
         await self.node.operations.close(grace=float(settings.shutdown_timeout))
         await self.exits.close()
         await self.handlers.close()
+        await self.preload.close()
         await self.logs.close()
         await self.network.close()
         await self.images.close()
@@ -194,6 +198,7 @@ async def assemble(
         network=network,
         namespaces=namespaces,
         images=images,
+        preload=Preload(images, settings.images.preload_dirs, memory=paths.preloaded),
         exits=exits,
         janitor=Janitor(node, exits, stops),
         pods=Pods(node, exits, stops, collector),

@@ -277,6 +277,11 @@ class ImageSettings(Table):
         description="Unpack layers of the `directory` form behind walls: namespaces and a root directory of"
         " their own, few capabilities, and a system call filter. `false` where those cannot be had.",
     )
+    preload_dirs: Paths = Field(
+        default=(),
+        description="Directories whose image archives are imported and whose lists (`*.txt`) are pulled at"
+        " the start, and when they change; K3s has such in `/var/lib/rancher/k3s/agent/images`.",
+    )
     trust: TrustSettings = Field(default_factory=TrustSettings)
 
 

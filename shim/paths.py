@@ -29,6 +29,11 @@ class Paths:
         return self.state_dir / "images"
 
     @property
+    def preloaded(self) -> Path:
+        """Which archives were imported by themselves (`shim/images/preload.py`)."""
+        return self.state_dir / "preloaded.json"
+
+    @property
     def namespaces(self) -> Path:
         return self.run_dir / "ns"
 
