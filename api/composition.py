@@ -314,6 +314,7 @@ def _store_settings(settings: Settings) -> StoreSettings:
             stall_timeout=float(images.stall_timeout),
             minimum_rate=int(images.minimum_rate),
             parallel=images.max_parallel_downloads,
+            total=float(images.pull_timeout),
         ),
         trust=TrustSettings(
             policy=images.trust.policy or Path("/etc/containers/policy.json"),

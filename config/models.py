@@ -255,6 +255,9 @@ class ImageSettings(Table):
     minimum_rate: Size = Field(
         default=Bytes(1024), description="Bytes a second that a download must reach over `stall_timeout`."
     )
+    pull_timeout: PositiveDuration = Field(
+        default=Seconds(4 * 3600), description="The longest that one pull may take, however it goes on."
+    )
     max_manifest_size: Size = Field(
         default=Bytes(4 * 2**20), description="The largest manifest, index or image configuration."
     )

@@ -5,7 +5,6 @@ What an answer means and when to ask again is `oci/registry_transfer.py`'s; toke
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import ssl
@@ -30,6 +29,7 @@ from oci.errors import BadInput, CrispError, Internal
 from oci.registries.endpoint import Endpoint
 from oci.registry_transfer import MAXIMUM_REDIRECTS, REDIRECTS, Hop, follow, proxy_for, shown_url
 from shim.images.cancellation import Cancellation, Cancelled
+from shim.images.dialing import dial
 from shim.images.settings import Transfer
 
 UNAVAILABLE = "RegistryUnavailable"
@@ -68,7 +68,7 @@ def _watched(cancellation: Cancellation) -> dict[str, type[HTTPConnectionPool]]:
         seconds = float(timeout) if isinstance(timeout, (int, float)) else None
         host = connection._dns_host
         try:
-            return _connect(host, connection.port or 0, seconds, cancellation)
+            return dial(host, connection.port or 0, seconds, cancellation)
         except socket.gaierror as failure:
             raise NameResolutionError(host, connection, failure) from failure
         except TimeoutError as failure:
@@ -98,29 +98,6 @@ def _watched(cancellation: Cancellation) -> dict[str, type[HTTPConnectionPool]]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
-
-
-def _connect(host: str, port: int, seconds: float | None, cancellation: Cancellation) -> socket.socket:
-    """A TCP connection to the first address that takes it; cancelled at any moment but the look-up's."""
-    failure: OSError = OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
-        cancellation.check()
-        connection = socket.socket(family, kind, protocol)
-        try:
-            cancellation.watch(connection)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.settimeout(seconds)
-            connection.connect(address)
-        except OSError as error:
-            connection.close()
-            cancellation.check()
-            failure = error
-        except BaseException:
-            connection.close()
-            raise
-        else:
-            return connection
-    raise failure
 
 
 def tls_context(endpoint: Endpoint, *, own: bool) -> ssl.SSLContext:

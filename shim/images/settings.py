@@ -31,6 +31,7 @@ class Transfer:
     layers: int = 4  # layers of one image at the same time
     backoff: float = 0.5  # the first wait between two tries; doubles
     longest_wait: float = 30.0  # a Retry-After beyond this fails at once
+    total: float = 4 * 3600.0  # for a whole pull
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ documents below its directory and records in the state store; it knows nothing a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oci.errors import Absent, BadInput, CrispError
+from oci.errors import Absent, BadInput, CrispError, Deadline
 from oci.manifest import Platform, normalise
 from oci.reference import Reference, parse
 from oci.registries.short_names import is_short
@@ -321,10 +322,17 @@ class ImageStore:
         meter = PullMeter(str(parse(reference)))
         self._meters.append(meter)
         known = self.find(reference) is not None
+        total = self._settings.transfer.total
         try:
             # Of a name that is known nothing is likely to be fetched.
             with contextlib.nullcontext() if known else self._intake.coming():
-                record = await self._pull_metered(reference, asker, annotations, meter)
+                async with asyncio.timeout(total):
+                    record = await self._pull_metered(reference, asker, annotations, meter)
+        except TimeoutError:
+            raise Deadline(
+                f"image {meter.reference}: not here after {total:.0f} s (images.pull_timeout),"
+                f" {meter.snapshot().received} bytes came in that time"
+            ) from None
         finally:
             self._meters.remove(meter)
         meter.stage = DONE

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from oci.errors import Absent, BadInput, Busy, CrispError, Full, Internal
+from oci.errors import Absent, BadInput, Busy, CrispError, Deadline, Full, Internal
 from oci.workload import ContainerId
 from shim.images.settings import Limits
 from shim.kernel import mount
@@ -204,6 +204,27 @@ def test_a_download_below_the_minimum_rate_is_given_up(double: Registry, home: P
             assert (type(found), found.token) == (Busy, "RegistryUnavailable")
             assert "less than 1000000 a second" in found.message
             assert len(double.asked(f"blobs/{pushed.layers[0]}")) == 2
+
+    run(story)
+
+
+def test_a_pull_that_goes_on_for_ever_ends_with_its_time(double: Registry, home: Path) -> None:
+    pushed = double.push("app", "1", [BIG])
+
+    def react(_request: Request, right: Answer) -> Answer:
+        right.drip = 0.01
+        return right
+
+    double.on(f"blobs/{pushed.layers[0]}", react)
+
+    async def story() -> None:
+        async with opened(home, transfer=replace(FAST, total=2.0)) as store:
+            began = time.monotonic()
+            found = await failure(store.pull(double.reference("app:1")))
+            assert isinstance(found, Deadline)
+            assert "not here after 2 s (images.pull_timeout)" in found.message
+            assert time.monotonic() - began < 6
+            assert (store.all(), store.progress()) == ((), ())
 
     run(story)
 
