@@ -61,19 +61,21 @@ def _measure(options: argparse.Namespace) -> int:
         top.chmod(0o755)
         stack.callback(place.unmount_below, top)
         stack.enter_context(place.groups(group))
-        served = stack.enter_context(images.registry())
+        served = stack.enter_context(images.registry(smoke=options.smoke))
         sides: list[Side] = []
         has = handlers.available() if "handlers" in (options.groups or GROUPS) else handlers.NONE
         if options.only != "containerd":
             crispd = Crispd(top / "a", group=group, handlers=has.crispd)
-            stack.enter_context(crispd.running(served))
+            stack.enter_context(crispd.running(served.registry))
             sides.append(crispd)
         if options.only != "crispd":
             containerd = Containerd(top / "b", runtimes=has.containerd, path=has.path)
-            stack.enter_context(containerd.running(served))
+            stack.enter_context(containerd.running(served.registry))
             sides.append(containerd)
         print(_machine(sides), flush=True)
-        made = rows.measure(sides, options.groups or list(GROUPS), counts, top=group, directory=top, say=_say)
+        made = rows.measure(
+            sides, options.groups or list(GROUPS), counts, top=group, directory=top, served=served, say=_say
+        )
         print(f"\n{report.table(made)}\n\n{_load()}", flush=True)
         if options.json:
             options.json.write_text(json.dumps({row.name: dict(row.values) for row in made}))

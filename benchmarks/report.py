@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class Row:
     least: float | None = None
     limit: float | None = None
     quantile: float = 0.5
-    note: str = field(default="")
+    spread: bool = False  # show the least and the most too
 
     def figure(self, side: str) -> float | None:
         values = self.values.get(side)
@@ -65,13 +65,13 @@ def table(rows: Sequence[Row], sides: Sequence[str] = ("crispd", "containerd", "
     head = ["measure", "unit", *sides, "crispd / containerd", "aim", "", "n"]
     lines = [head, ["---"] * len(head)]
     for row in rows:
-        figures = [row.figure(side) for side in sides]
+        figures = [(side, row.figure(side)) for side in sides]
         counts = "/".join(str(len(values)) for values in row.values.values())
         lines.append(
             [
                 row.name,
                 row.unit,
-                *("" if figure is None else _number(figure) for figure in figures),
+                *("" if figure is None else _shown(row, side, figure) for side, figure in figures),
                 "" if row.ratio is None else f"{row.ratio:.2f}x",
                 row.aim(),
                 {True: "met", False: "MISSED", None: ""}[row.met],
@@ -79,6 +79,13 @@ def table(rows: Sequence[Row], sides: Sequence[str] = ("crispd", "containerd", "
             ]
         )
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _shown(row: Row, side: str, figure: float) -> str:
+    values = row.values[side]
+    if not row.spread or len(values) < 2:
+        return _number(figure)
+    return f"{_number(figure)} ({_number(min(values))}-{_number(max(values))})"
 
 
 def _number(value: float) -> str:

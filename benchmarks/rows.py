@@ -14,9 +14,9 @@ from time import perf_counter
 from typing import Any
 
 from api.client import Client
-from benchmarks import handlers, lister, memory, streaming, watching, work
+from benchmarks import handlers, lister, memory, pulling, streaming, watching, work
 from benchmarks.floor import Floor
-from benchmarks.images import SMALL_FILES, WORKLOAD
+from benchmarks.images import SMALL_FILES, WORKLOAD, Served
 from benchmarks.report import Row
 from benchmarks.run import Counts, Run, Samples, eight
 from benchmarks.sides import Side
@@ -125,17 +125,6 @@ def flat(run: Run) -> list[Row]:
     ]
 
 
-def pull(run: Run) -> list[Row]:
-    """Pull and unpack 150 MB of small files."""
-    taken: Samples = defaultdict(list)
-    for turn in run.turns(run.counts.pulls):
-        for side in turn:
-            client = run.clients[side.name]
-            taken[side.name].append(work.pull(client, SMALL_FILES))
-            work.forget(client, SMALL_FILES)
-    return [Row(name="pull and unpack 150 MB of small files", unit="s", values=taken, most=1.0)]
-
-
 def lists(run: Run) -> list[Row]:
     """Lists over many pods, and the loop's lag, while a pull and four starts go on."""
     samples: dict[str, Samples] = defaultdict(dict)
@@ -192,7 +181,7 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 GROUPS: dict[str, Callable[[Run], list[Row]]] = {
     "cycle": cycle,
     "burst": burst,
-    "pull": pull,
+    "images": pulling.images,
     "lists": lists,
     "stats": watching.stats,
     "node": watching.node,
@@ -204,13 +193,16 @@ GROUPS: dict[str, Callable[[Run], list[Row]]] = {
 
 def measure(
     sides: Sequence[Side], groups: Sequence[str], counts: Counts, *, top: str, directory: Path,
-    say: Callable[[str], None],
+    served: Served, say: Callable[[str], None],
 ) -> list[Row]:  # fmt: skip
     """Every row of the chosen groups, after one pod on each side that is not counted."""
     with ExitStack() as stack:
         clients = {side.name: stack.enter_context(side.client()) for side in sides}
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory, prefix="logs.")), "pods")
-        run = Run(sides=sides, clients=clients, top=top, logs=logs, counts=counts, say=say)
+        run = Run(
+            sides=sides, clients=clients, top=top, logs=logs, counts=counts, say=say,
+            served=served, directory=directory,
+        )  # fmt: skip
         for side in sides:
             work.pull(clients[side.name], WORKLOAD)
             (pod,) = run.pods(1)

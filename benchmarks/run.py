@@ -10,6 +10,7 @@ from time import perf_counter
 
 from api.client import Client
 from benchmarks import work
+from benchmarks.images import Served
 from benchmarks.sides import Crispd, Side
 from benchmarks.work import Pod
 
@@ -26,6 +27,7 @@ class Counts:
     burst: int = 40  # pods, eight at a time
     flat: int = 500
     pulls: int = 5
+    large: int = 3  # pulls, removals and first starts of the larger images
     listed: int = 200
     loads: int = 4  # pulls with four starts each, while lists are asked for
     watched: int = 40  # pods whose usage is read
@@ -41,7 +43,7 @@ class Counts:
 
 
 SMOKE = Counts(
-    cycles=2, execs=1, bursts=1, burst=4, flat=6, pulls=1, listed=4, loads=1,
+    cycles=2, execs=1, bursts=1, burst=4, flat=6, pulls=1, large=1, listed=4, loads=1,
     watched=2, readings=1, node=3, seconds=2, ends=3, streams=2, volume=8, floods=1,
     handled=1, packed=1,
 )  # fmt: skip
@@ -57,6 +59,8 @@ class Run:
     logs: Path
     counts: Counts
     say: Callable[[str], None]
+    served: Served
+    directory: Path  # of the run, on disk
 
     @property
     def crispd(self) -> Crispd:

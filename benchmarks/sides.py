@@ -89,8 +89,9 @@ class Crispd:
         group: str,
         environment: dict[str, str] | None = None,
         handlers: Mapping[str, dict[str, Any]] | None = None,
+        images: dict[str, Any] | None = None,
     ) -> None:
-        """`handlers` are tables of the configuration by name."""
+        """`handlers` are tables of the configuration by name, `images` is the one of that name."""
         directory.mkdir(mode=0o755)
         self._daemon = Daemon(
             directory=directory,
@@ -99,6 +100,7 @@ class Crispd:
                 "log": {"level": "info"},
                 "network": {"builtin": False},
                 "cgroup": {"prefix": "bench", "monitors": f"{group}/monitors"},
+                "images": images or {},
                 **{f"handlers.{name}": table for name, table in (handlers or {}).items() if table},
             },
         )

@@ -21,6 +21,7 @@ from oci.workload import ContainerId, ImageId, PodId
 from shim.files import write_atomic
 from shim.images.layers import EROFS, NEEDS, present
 from shim.images.layout import Layout
+from shim.images.settling import Settling
 from shim.images.threads import Threads
 from shim.kernel import mount
 from shim.kernel.layered import mount_erofs
@@ -55,6 +56,11 @@ class Lending:
         self._loans: dict[ContainerId, Loan] = {}
         self._users: dict[str, set[ContainerId]] = {}
         self._lock = asyncio.Lock()
+        self._settling = Settling(layout, threads)
+
+    async def close(self) -> None:
+        """What was lent stays lent."""
+        await self._settling.close()
 
     @property
     def loans(self) -> Mapping[ContainerId, Loan]:
@@ -98,6 +104,7 @@ class Lending:
                 if fresh:
                     await self._uncount(container_id)
                 raise
+        self._settling.started(record.diff_id for record in wanted if record.form == EROFS)
         return tuple(os.fspath(self._layout.tree(diff_id)) for diff_id in reversed(loan.layers))
 
     async def take_back(self, container_id: ContainerId) -> bool:

@@ -116,6 +116,7 @@ class ImageStore:
         await self._pulls.close()
         await self._intake.close()
         await self._keeping.close()
+        await self._lending.close()
         self._threads.close()
 
     @property
