@@ -34,7 +34,8 @@ from shim.facts.sources import read_seccomp_profile
 from shim.hooks import Hooks
 from shim.images import shifting
 from shim.images.preload import Preload
-from shim.images.settings import Limits, RegistryPlaces, StoreSettings, Transfer, TrustSettings
+from shim.images.registry_files import places_of
+from shim.images.settings import Limits, StoreSettings, Transfer, TrustSettings
 from shim.images.store import ImageStore
 from shim.janitor import Janitor
 from shim.kernel.flock import Lock
@@ -293,13 +294,7 @@ def _store_settings(settings: Settings) -> StoreSettings:
     images = settings.images
     return StoreSettings(
         form=images.layer_form,
-        registries=RegistryPlaces(
-            directories=tuple(images.registry_dirs),
-            registries_conf=images.registries_conf,
-            daemon_json=images.docker_daemon_json,
-            auth_files=tuple(images.auth_files),
-            namespaced_auth_dir=images.namespaced_auth_dir,
-        ),
+        registries=places_of(images),
         pinned=tuple(images.pinned),
         isolate_unpack=images.isolate_unpack,
         limits=Limits(

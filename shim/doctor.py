@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from config.models import ImageSettings
 from oci.facts import HostFacts
+from oci.registries.checking import mistakes
 from oci.workload import PodId
 from shim import process
+from shim.images.registry_files import places_of, read_files
 from shim.kernel import probe
 from shim.node import Node
 from shim.runtimes.table import HandlerTable
@@ -72,7 +75,25 @@ async def examine(node: Node, table: HandlerTable) -> list[Check]:
         Check(area="state", name=id_[:12], verdict=Verdict.WARNING, found=f"owed: {fault}")
         for id_, fault in faults
     ]
-    return [*machine, *_handlers(table), network, *state, *owed]
+    registries = await asyncio.to_thread(_registries, node.settings.images)
+    return [*machine, *_handlers(table), network, *registries, *state, *owed]
+
+
+def _registries(images: ImageSettings) -> list[Check]:
+    """Whether the files about registries are right, also those that no pull has met yet."""
+    found = mistakes(read_files(places_of(images), ""))
+    if not found:
+        return [Check(area="images", name="registries", verdict=Verdict.OK, found="no mistake in any file")]
+    return [
+        Check(
+            area="images",
+            name="registries",
+            verdict=Verdict.WARNING,
+            found=mistake,
+            advice="pulls that need this file are refused: correct it, no restart is needed",
+        )
+        for mistake in found
+    ]
 
 
 def _machine(host: HostFacts, images: Path) -> list[Check]:

@@ -265,10 +265,12 @@ def _aliases(table: Section) -> dict[str, Alias]:
         target = table.text(name)
         if target:
             try:
-                full = parse(target)
+                parse(target)
             except BadInput as failure:
                 raise table.wrong(failure.message, name) from failure
-            if target != full.name:
+            host, _, path = target.partition("/")
+            named = path and ("." in host or ":" in host or host == "localhost")
+            if not named or ":" in path or "@" in path:
                 raise table.wrong(f"{target[:120]!r} is not REGISTRY/REPOSITORY, without tag or digest", name)
         found[name] = Alias(name=target, origin=table.origin(name))
     return found

@@ -68,6 +68,18 @@ def sources(
     return tuple(found[:ready])
 
 
+def check(file: ConfigFile) -> None:
+    """Read everything that an auth file has. Raises BadInput."""
+    document = file.json()
+    _of_file(document, "", "")
+    helpers = document.table("credHelpers")
+    for key in helpers:
+        _helper_name(helpers, key)
+    auths = document.table("auths", secret=True)
+    for key in auths:
+        _login(auths.table(key))
+
+
 def _of_file(document: Section, host: str, path: str) -> list[Source]:
     document.refuse_misspelt(_KEYS)
     found: list[Source] = []

@@ -10,6 +10,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from config.models import ImageSettings
 from oci.errors import BadInput
 from oci.reference import parse
 from oci.registries import containers
@@ -21,6 +22,17 @@ from shim.images.settings import RegistryPlaces
 _MAXIMUM_FILE = 1 << 20
 _MAXIMUM_DIRECTORIES = 4096
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def places_of(images: ImageSettings) -> RegistryPlaces:
+    """Where the configuration says that these files are."""
+    return RegistryPlaces(
+        directories=tuple(images.registry_dirs),
+        registries_conf=images.registries_conf,
+        daemon_json=images.docker_daemon_json,
+        auth_files=tuple(images.auth_files),
+        namespaced_auth_dir=images.namespaced_auth_dir,
+    )
 
 
 def read_files(places: RegistryPlaces, name: str, namespace: str = "") -> RegistryFiles:

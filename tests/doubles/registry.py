@@ -109,6 +109,7 @@ class Registry:
         self.address = ""
         self.scheme = "http"
         self.closing = threading.Event()
+        self.tunnels: dict[str, tuple[str, int]] = {}  # as a proxy: where CONNECT to "host:port" leads
 
     @property
     def url(self) -> str:
@@ -269,11 +270,12 @@ def serving(context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> I
     """A registry that answers until the block ends; over TLS with a server's context."""
     registry = Registry()
     handler = type("Handler", (_Handler,), {"registry": registry})
-    server = _Server((host, 0), handler)
+    server = _Server((host, 0), handler) if ":" not in host else _Server6((host, 0), handler)
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         registry.scheme = "https"
-    registry.address = f"{host}:{server.server_address[1]}"
+    shown = f"[{host}]" if ":" in host else host
+    registry.address = f"{shown}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -317,6 +319,10 @@ class _Server(ThreadingHTTPServer):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     registry: Registry
@@ -331,7 +337,21 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve()
 
     def do_CONNECT(self) -> None:
-        self._serve()
+        target = self.registry.tunnels.get(self.path)
+        if target is None:
+            self._serve()
+            return
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.registry.requests.append(
+            Request(method="CONNECT", path=self.path, query={}, headers=headers, body=b"")
+        )
+        self.close_connection = True
+        with socket.create_connection(target) as there:
+            self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_pump, args=(there, self.connection))
+            back.start()
+            _pump(self.connection, there)
+            back.join()
 
     def log_message(self, *_: object) -> None:
         """The log is `Registry.requests`."""
@@ -385,3 +405,13 @@ class _Handler(BaseHTTPRequestHandler):
         while not event.wait(0.02):
             if self.registry.closing.is_set():
                 raise BrokenPipeError
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    """Bytes until either end is gone, which the other is then told."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+    for end in (source, sink):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)

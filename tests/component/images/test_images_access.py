@@ -451,3 +451,34 @@ def test_a_proxy_is_asked_for_what_no_proxy_does_not_name(double: Registry, home
             assert f", through proxy http://{double.address} (" in (await store.explain("r.example/app:1"))[1]
 
     run(story)
+
+
+@pytest.mark.parametrize("secure", ["tls"], indirect=True)
+def test_tls_goes_through_a_tunnel_of_the_proxy_which_sees_no_request(
+    secure: Registry, double: Registry, home: Path
+) -> None:
+    host = f"registry.example:{secure.address.partition(':')[2]}"
+    address = secure.address.partition(":")
+    double.tunnels[host] = (address[0], int(address[2]))
+    certs = hosts(home.parent / "certs", "r.example", f'server = "https://{host}"\nskip_verify = true\n')
+    environment = {"HTTPS_PROXY": f"http://ann:PASSWORD@{double.address}", "NO_PROXY": "10.0.0.0/8,.internal"}
+
+    async def story() -> None:
+        async with opened(home, registry_dirs=(certs,), environment=environment) as store:
+            assert await store.pull("r.example/app:1", Credentials(username="bob", password="SECRET"))
+        assert {(request.method, request.path) for request in double.requests} == {("CONNECT", host)}
+        assert {request.headers["proxy-authorization"] for request in double.requests} == {PAIR}
+        assert [request for request in secure.requests if "proxy-authorization" in request.headers] == []
+
+    run(story)
+
+
+def test_a_registry_with_an_ipv6_address(home: Path) -> None:
+    with registry.serving(host="::1") as six:
+        pushed = six.push("app", "1", [ONE])
+
+        async def story() -> None:
+            async with opened(home) as store:
+                assert (await store.pull(six.reference("app:1"))).id == pushed.config
+
+        run(story)
