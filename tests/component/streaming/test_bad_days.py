@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from urllib.parse import urlsplit
 
 import grpc
@@ -11,13 +12,17 @@ import pytest
 
 from api.proto import cri_pb2
 from api.streaming.channels import Channel, Ended, Failed, Wanted
-from api.streaming.client import Opening
+from api.streaming.client import Opening, SpdyRemoteClient, WebSocketRemoteClient
 from tests.component.cri.client import Client, pids
 from tests.component.streaming.clients import (
+    DIALECTS,
     LIMIT,
     NEWEST,
     OLDEST,
     PLAIN,
+    TTY,
+    Remote,
+    attach_url,
     conversation,
     exec_url,
     forward_url,
@@ -25,6 +30,7 @@ from tests.component.streaming.clients import (
     shell,
 )
 from tests.daemon import Daemon
+from tests.machine import PATIENCE
 
 SPDY = ("v4.channel.k8s.io",)
 
@@ -143,6 +149,36 @@ def test_a_container_that_ends_takes_its_sessions_with_it(client: Client) -> Non
     with pytest.raises(grpc.RpcError) as refusal:
         exec_url(client, id_, "true")
     assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
+@pytest.mark.parametrize("dialect", [NEWEST, OLDEST])
+def test_an_attach_ends_within_a_second_of_its_container(client: Client, dialect: str, tty: bool) -> None:
+    id_ = shell(client, tty=tty, script="echo up; read line; echo $line; exec sleep 1000")
+    wanted = TTY if tty else PLAIN
+    with conversation(attach_url(client, id_, wanted=wanted), dialect, wanted) as remote:
+        remote.send(remote.core.input(b"word\n"))
+        remote.until(b"word")
+        client.stop(id_)
+        stopped = time.monotonic()
+        assert remote.end() == Ended(code=0)
+        assert time.monotonic() - stopped < 1 * PATIENCE
+
+
+@pytest.mark.parametrize("dialect", [NEWEST, OLDEST])
+def test_a_container_that_dies_while_the_streams_are_awaited_is_told(client: Client, dialect: str) -> None:
+    id_ = shell(client, tty=False, script="read line")
+    websocket, version = DIALECTS[dialect]
+    connection, answer, rest = opened(exec_url(client, id_, "true"), (version.name,), websocket=websocket)
+    with connection:
+        assert answer.status == 101
+        client.stop(id_)
+        core = (WebSocketRemoteClient if websocket else SpdyRemoteClient)(PLAIN, version)
+        remote = Remote(connection, core)
+        remote.send(core.start())
+        remote.hear(rest)
+        outcome = remote.end()
+    assert isinstance(outcome, Failed)
 
 
 def test_a_container_that_is_gone_when_the_client_comes_is_told(client: Client) -> None:

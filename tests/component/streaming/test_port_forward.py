@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,7 +14,8 @@ from api.streaming.events import Gone
 from api.streaming.websocket import Messages, Piece
 from tests.component.cri.client import Client
 from tests.component.streaming.clients import forward_url, opened
-from tests.component.streaming.pods import echo, in_pod, late
+from tests.component.streaming.pods import Echo, echo, in_pod, late, listener
+from tests.daemon import running
 
 
 @dataclass
@@ -131,6 +132,52 @@ def test_many_connections_share_a_session_and_a_reset_ends_one(client: Client, p
             session.send(session.core.send(key, b"second") + session.core.end(key))
         session.until_ended(*keys[1:])
     assert [session.taken[key] for key in keys[1:]] == [b"first %d.second" % key for key in keys[1:]]
+
+
+def test_thousands_of_connections_share_a_session(prepared_machine: None) -> None:
+    # A daemon without asyncio's debug mode, in which thousands of tasks are slow.
+    with ExitStack() as stack:
+        client = Client(stack.enter_context(running(environment={})))
+        pod = client.run_pod(cgroup_parent="")
+        server = stack.enter_context(Echo(listener(client, pod, 8080)))
+        session = stack.enter_context(forwarding(client, pod, "SPDY"))
+        keys = []
+        for _ in range(20):  # by turns: what the client is told must be taken, too
+            keys += [session.connect(8080) for _ in range(100)]
+            for key in keys[-100:]:
+                session.send(session.core.send(key, b"first %d." % key))
+            for key in keys[-100:]:
+                session.until(key, b"first %d." % key)
+        assert server.most == len(keys) == 2000
+        for key in keys:
+            session.send(session.core.send(key, b"second") + session.core.end(key))
+        session.until_ended(*keys)
+    assert session.taken == {key: b"first %d.second" % key for key in keys}
+
+
+def test_a_pod_that_is_stopped_ends_its_connections_and_refuses_new_ones(client: Client) -> None:
+    pod = client.run_pod()
+    container = client.run(pod, command=("nc", "-ll", "-p", "8080", "-e", "cat"))
+    with forwarding(client, pod, "SPDY") as session:
+        key = connected(session, 8080, b"hello")
+        client.stop(container)
+        session.until_ended(key)
+        client.stop_pod(pod)
+        late = session.connect(8080)
+        while not session.words[late]:
+            session.step()
+    assert (session.taken[key], b"no port of it can be forwarded" in session.words[late]) == (b"hello", True)
+
+
+def connected(session: Session, port: int, words: bytes) -> int:
+    """A connection that has echoed these words, as soon as somebody listens."""
+    while True:
+        key = session.connect(port)
+        session.send(session.core.send(key, words))
+        while words not in session.taken[key] and not session.words[key]:
+            session.step()
+        if not session.words[key]:
+            return key
 
 
 def test_a_megabyte_arrives_whole(client: Client, pod: str) -> None:
