@@ -6,40 +6,32 @@ documents below its directory and records in the state store; it knows nothing a
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import os
-import secrets
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oci.errors import Absent, BadInput, CrispError, Deadline
+from oci.errors import Absent, BadInput
 from oci.manifest import Platform, normalise
 from oci.reference import Reference, parse
-from oci.registries.short_names import is_short
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, ImageId, PodId
 from shim.images import layers, recovery
 from shim.images.archive import ArchiveImage, images_in, wanted_layers
-from shim.images.asking import Asker, Asking
+from shim.images.asking import Asking
 from shim.images.cancellation import Cancellation
-from shim.images.catalogue import find, names_of
+from shim.images.catalogue import find
 from shim.images.documents import digests_of, read_document
-from shim.images.fetching import RegistryLayer
-from shim.images.flights import Flights
-from shim.images.intake import Intake, Wanted, settle
+from shim.images.intake import Intake, settle
 from shim.images.keeping import Keeping, Names
 from shim.images.layout import Layout
 from shim.images.lending import Lending, Loan, stack_order
 from shim.images.persistence import Records
-from shim.images.progress import DONE, PullMeter, PullProgress
+from shim.images.progress import PullProgress
+from shim.images.pulls import Pulls
 from shim.images.receive import disk_failure
-from shim.images.resolving import Resolved, Unchanged, resolve_image, together
-from shim.images.routes import Route
 from shim.images.settings import StoreSettings
 from shim.images.sources import Source, open_source
 from shim.images.threads import Threads
@@ -52,8 +44,6 @@ log = logging.getLogger(__name__)
 
 _REGISTRY_THREADS = 32
 _LOCAL_THREADS = 8
-_REMEMBERED_PULLS = 16
-_PullKey = tuple[str, bool, Asker]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +68,21 @@ class ImageStore:
         self._intake = Intake(self._layout, self._threads, settings, records)
         self._lending = Lending(self._layout, self._threads)
         self._asking = Asking(settings, self._threads)
-        self._pulls: Flights[_PullKey, ImageRecord] = Flights()
-        self._meters: list[PullMeter] = []
-        # The pictures of the latest pulls that ended well: a quick one would otherwise never be seen.
-        self._ended: deque[PullProgress] = deque(maxlen=_REMEMBERED_PULLS)
         self._gate = Gate(settings, self._threads, self._layout.temporary)
         self._keeping = Keeping(self._layout, records, settings, self._threads, self._intake, self._lending)
         architecture, variant = normalise(settings.architecture or os.uname().machine, settings.variant)
         self._node = Platform(architecture=architecture, variant=variant)
+        self._pulls = Pulls(
+            self._layout,
+            self._node,
+            records=records,
+            settings=settings,
+            threads=self._threads,
+            asking=self._asking,
+            gate=self._gate,
+            intake=self._intake,
+            keeping=self._keeping,
+        )
 
     async def recover(self, containers: Iterable[ContainerId], pods: Iterable[PodId] = ()) -> None:
         """At start, before anything else: make the directory, drop what was half done, count what is lent.
@@ -150,21 +147,10 @@ class ImageStore:
         annotations: Mapping[str, str] | None = None,
         namespace: str = "",
     ) -> ImageRecord:
-        """Fetch an image and make it ready. Equal pulls are one; the last caller that leaves ends it.
-
-        The registry is always asked, so a caller without the right to an image does not get it from the
-        store. `namespace` is that of the pod it is for: its auth file and policy count.
-
-        Raises BadInput (reference, configuration, platform, limits, credentials refused), Absent (no such
-        image at the registry), Untrusted (the node's policy), Busy (token RegistryUnavailable), Full (path),
-        Internal.
-        """
-        wanted = parse(reference)
-        if credentials is not None and credentials.empty:
-            credentials = None
-        asker = Asker(credentials=credentials, namespace=namespace)
-        key = (str(wanted), is_short(reference), asker)
-        return await self._pulls.join(key, lambda: self._pull(reference, asker, annotations or {}))
+        """Fetch an image and make it ready; see `Pulls.pull`."""
+        return await self._pulls.pull(
+            reference, credentials, annotations=annotations or {}, namespace=namespace
+        )
 
     async def check(self, record: ImageRecord, name: str, namespace: str) -> None:
         """Whether the node's policy lets a pod of that namespace use the image by that name or id.
@@ -175,17 +161,13 @@ class ImageStore:
 
     def progress(self) -> tuple[PullProgress, ...]:
         """The latest pulls that ended well (stage "done"), then the running ones; each oldest first."""
-        return (*self._ended, *(meter.snapshot() for meter in self._meters))
+        return self._pulls.progress()
 
     async def explain(
         self, reference: str, credentials: Credentials | None = None, *, namespace: str = ""
     ) -> tuple[str, ...]:
         """Who would be asked for `reference`, in what order, with which login, and where that is said."""
-        decision = await self._asking.decide(reference, Asker(credentials=credentials, namespace=namespace))
-        policies = [
-            await self._gate.explain(plan.reference, namespace) for plan in decision.plans if not plan.refusal
-        ]
-        return (*self._asking.explain(decision), *policies)
+        return await self._pulls.explain(reference, credentials, namespace=namespace)
 
     async def remove(self, name: str) -> None:
         """Remove the whole image that `name` names, all tags with it; absent is success.
@@ -318,113 +300,6 @@ class ImageStore:
         return FilesystemUsage(
             mountpoint=directory, used_bytes=use.bytes, inodes_used=use.inodes, timestamp=time.time_ns()
         )
-
-    async def _pull(self, reference: str, asker: Asker, annotations: Mapping[str, str]) -> ImageRecord:
-        meter = PullMeter(str(parse(reference)))
-        self._meters.append(meter)
-        known = self.find(reference) is not None
-        total = self._settings.transfer.total
-        try:
-            # Of a name that is known nothing is likely to be fetched.
-            with contextlib.nullcontext() if known else self._intake.coming():
-                async with asyncio.timeout(total):
-                    record = await self._pull_metered(reference, asker, annotations, meter)
-        except TimeoutError:
-            raise Deadline(
-                f"image {meter.reference}: not here after {total:.0f} s (images.pull_timeout),"
-                f" {meter.snapshot().received} bytes came in that time"
-            ) from None
-        finally:
-            self._meters.remove(meter)
-        meter.stage = DONE
-        self._ended.append(meter.snapshot())
-        return record
-
-    async def _pull_metered(
-        self,
-        reference: str,
-        asker: Asker,
-        annotations: Mapping[str, str],
-        meter: PullMeter,
-    ) -> ImageRecord:
-        failures: list[CrispError] = []
-        for plan in await self._asking.plans(reference, asker):
-            try:
-                await self._gate.before(plan.reference, asker.namespace)
-                route = await self._asking.route(plan)
-                return await self._pull_along(route, annotations, meter, asker.namespace)
-            except (Absent, BadInput) as failure:
-                # A short name may be of the next registry; one that does not answer could have had it.
-                failures.append(failure)
-        raise together(failures)
-
-    async def _pull_along(
-        self, route: Route, annotations: Mapping[str, str], meter: PullMeter, namespace: str
-    ) -> ImageRecord:
-        reference = route.reference
-        cancellation = Cancellation()
-        before = find(str(reference), self._records.images)
-        digests = frozenset(before.digests if before is not None else ())
-
-        def known(digest: str) -> bool:
-            return f"{reference.name}@{digest}" in digests
-
-        try:
-            resolved = await self._threads.run(
-                cancellation,
-                lambda: resolve_image(
-                    route,
-                    self._node,
-                    limits=self._settings.limits,
-                    cancellation=cancellation,
-                    known=known if digests else None,
-                ),
-            )
-        except Unchanged:
-            if (
-                before is not None
-                and await self._gate.admit_again(before, reference, namespace)
-                and self._records.images.get(before.id) == before
-            ):
-                return before
-            # removed or renamed while the registry was asked, or not trusted without another look
-            resolved = await self._threads.run(
-                cancellation,
-                lambda: resolve_image(
-                    route, self._node, limits=self._settings.limits, cancellation=cancellation
-                ),
-            )
-        if resolved.endpoint is not None:
-            meter.endpoint, meter.origin = resolved.endpoint.url, resolved.endpoint.origin
-        meter.credential_source = resolved.credential_source
-        admission = await self._gate.admit(route, resolved, namespace)
-        tags, named = names_of(reference, resolved.name_digest)
-        wanted = self._wanted(route, resolved, f"image {reference}")
-        return await self._keeping.take_in(
-            resolved, wanted, Names(tags, named), admission, annotations, meter, f"image {reference}"
-        )
-
-    def _wanted(self, route: Route, resolved: Resolved, what: str) -> list[Wanted]:
-        pull, ways = secrets.token_hex(8), route.ways
-        layers_of = zip(resolved.manifest.layers, resolved.config.diff_ids, strict=True)
-        return [
-            Wanted(
-                diff_id=diff_id,
-                blob=blob,
-                job=RegistryLayer(
-                    pull=pull,
-                    ways=ways,
-                    reference=route.reference,
-                    first=resolved.endpoint,
-                    blob=blob,
-                    diff_id=diff_id,
-                    layout=self._layout,
-                    settings=self._settings,
-                    what=f"{what}: layer {number} of {len(resolved.manifest.layers)} ({blob.digest})",
-                ),
-            )
-            for number, (blob, diff_id) in enumerate(layers_of, 1)
-        ]
 
     async def _import(
         self, path: Path, source: Source, image: ArchiveImage, names: Sequence[Reference], what: str
