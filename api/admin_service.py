@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +24,9 @@ from oci.reference import parse
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, PodId
 from shim.doctor import Check
+from shim.images.fsck import Progress
 from shim.images.progress import DONE, PullProgress
+from shim.images.pruning import Pruned
 from shim.paths import Paths
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.table import Handler, HandlerTable
@@ -46,6 +48,14 @@ class ImageVerbs(Protocol):
     async def import_archive(self, path: Path, /, *, names: Sequence[str] = ()) -> Sequence[ImageRecord]: ...
 
 
+class UpkeepVerbs(Protocol):
+    """What is done with the store as a whole."""
+
+    def fsck(self, *, fix: bool) -> AsyncGenerator[Progress, None]: ...
+    async def prune(self, *, everything: bool, dry: bool) -> Sequence[Pruned]: ...
+    def export(self, name: str, /) -> AsyncGenerator[bytes, None]: ...
+
+
 class Handlers(Protocol):
     """Today's handlers, and those that only running pods still have."""
 
@@ -64,6 +74,7 @@ class AdminService:
         records: Records,
         paths: Paths,
         images: ImageVerbs,
+        upkeep: UpkeepVerbs,
         handlers: Handlers,
         daemon: Callable[[], DaemonInfo],
         settings: Callable[[], Sequence[Row]],
@@ -72,6 +83,7 @@ class AdminService:
         self._records = records
         self._paths = paths
         self._images = images
+        self._upkeep = upkeep
         self._handlers = handlers
         self._daemon = daemon
         self._settings = settings
@@ -148,6 +160,33 @@ class AdminService:
         namespace = checks.word(request.namespace, "namespace")
         lines = await self._images.explain(request.reference, namespace=namespace)
         return admin_pb2.ExplainPullResponse(lines=lines)
+
+    async def pulls(self, _request: admin_pb2.PullsRequest) -> admin_pb2.PullsResponse:
+        return admin_pb2.PullsResponse(pulls=[admin.running_pull(one) for one in self._images.progress()])
+
+    async def fsck(self, request: admin_pb2.FsckRequest) -> AsyncGenerator[admin_pb2.FsckProgress, None]:
+        async with aclosing(self._upkeep.fsck(fix=request.fix)) as pictures:
+            async for progress in pictures:
+                yield admin.fsck_progress(progress, self._named)
+
+    def _named(self, holder: ContainerId) -> str:
+        """A holder of layers as people know it: a container, or a pod that mounts an image."""
+        container = self._records.containers.get(holder)
+        pod_id = container.pod_id if container is not None else PodId(holder.partition(".")[0])
+        pod = self._records.pods.get(pod_id)
+        where = f"{pod.spec.metadata.namespace}/{pod.spec.metadata.name}" if pod is not None else pod_id
+        return where if container is None else f"{where}/{container.spec.metadata.name}"
+
+    async def prune(self, request: admin_pb2.PruneRequest) -> admin_pb2.PruneResponse:
+        gone = await self._upkeep.prune(everything=request.all, dry=request.dry_run)
+        return admin_pb2.PruneResponse(
+            pruned=[admin_pb2.Pruned(what=one.what, bytes=one.bytes) for one in gone]
+        )
+
+    async def export(self, request: admin_pb2.ExportRequest) -> AsyncGenerator[admin_pb2.ExportPart, None]:
+        async with aclosing(self._upkeep.export(request.image)) as parts:
+            async for part in parts:
+                yield admin_pb2.ExportPart(content=part)
 
     # The node
 

@@ -144,6 +144,7 @@ class Server:
             records=parts.node.store,
             paths=parts.node.paths,
             images=parts.images,
+            upkeep=parts.images.upkeep,
             handlers=parts.handlers,
             daemon=self._info,
             settings=lambda: explain(parts.reloads.loaded),

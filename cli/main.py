@@ -25,6 +25,7 @@ from cli.commands import (
     remove,
     run,
     status,
+    upkeep,
 )
 from cli.form import note
 from cli.places import Options
@@ -80,8 +81,8 @@ def _options(
 
 
 _ROOMS = (
-    containers, run, logs, execute, attach, forward, inspect, images, pull, remove, status, doctor, config,
-    events,
+    containers, run, logs, execute, attach, forward, inspect, images, pull, upkeep, remove, status, doctor,
+    config, events,
 )  # fmt: skip
 
 for _room in _ROOMS:

@@ -78,9 +78,14 @@ _SHAPES = {
     "images": "a list of images: `id`, `tags`, `digests`, `size`, `pinned`.",
     "import": "a list of the imported images: `id`, `names`.",
     "pull": "`reference`, `id`; with `--explain` `reference`, `lines`.",
+    "fsck": "`layers` and `read` (bytes) that were checked, `findings`: `problem`, `layer`, `images`, `pods`,"
+    " `repaired` (how), `failure` (why not).",
+    "prune": "a list of what went, or would go: `what`, `bytes`.",
     "status": "`version`, `pid`, `started_at`, `ready_at`, `resident_bytes`, `state_directory`,"
     " `run_directory`, `conditions` (`type`, `status`, `reason`, `message`), `realms` (`name`, `sockets`,"
-    " `pods`, `pods_ready`, `containers`, `containers_running`), `images` (how many).",
+    " `pods`, `pods_ready`, `containers`, `containers_running`), `images` (how many),"
+    " `pulls` (`reference`, `started_at`, `stage`, `received`, `total`, `rate`, `layers`: `digest`, `phase`,"
+    " `received`, `total`).",
     "doctor": "a list of checks: `area`, `name`, `verdict` (`ok`, `warning`, `problem`), `found`, `advice`.",
     "handlers": "`default_origin` and `handlers`: `name`, `kind`, `binary`, `version`, `default`, `problem`,"
     " `origin`, `features`, `pods` (that were started with it), `notes`, `root`, `former` (no longer"
@@ -96,6 +101,10 @@ crisp run --rm -m 64MiB busybox sh -c 'echo hello; exit 3'; echo $?
 crisp run -d --name web -p 8080:80 -v ./site:/www:ro busybox httpd -f -h /www
 crisp logs -f web
 crisp stop web && crisp rm web
+""",
+    "export": """\
+crisp export busybox busybox.tar
+crisp export busybox - | ssh other 'cat > busybox.tar && crisp import busybox.tar'
 """,
     "logs": """\
 crisp logs --tail 20 -f kube-system/coredns-7c9d/coredns

@@ -70,6 +70,26 @@ class AdminStub:
                 request_serializer=api_dot_proto_dot_admin__pb2.ExplainPullRequest.SerializeToString,
                 response_deserializer=api_dot_proto_dot_admin__pb2.ExplainPullResponse.FromString,
                 _registered_method=True)
+        self.Pulls = channel.unary_unary(
+                '/crisp.admin.v1.Admin/Pulls',
+                request_serializer=api_dot_proto_dot_admin__pb2.PullsRequest.SerializeToString,
+                response_deserializer=api_dot_proto_dot_admin__pb2.PullsResponse.FromString,
+                _registered_method=True)
+        self.Fsck = channel.unary_stream(
+                '/crisp.admin.v1.Admin/Fsck',
+                request_serializer=api_dot_proto_dot_admin__pb2.FsckRequest.SerializeToString,
+                response_deserializer=api_dot_proto_dot_admin__pb2.FsckProgress.FromString,
+                _registered_method=True)
+        self.Prune = channel.unary_unary(
+                '/crisp.admin.v1.Admin/Prune',
+                request_serializer=api_dot_proto_dot_admin__pb2.PruneRequest.SerializeToString,
+                response_deserializer=api_dot_proto_dot_admin__pb2.PruneResponse.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/crisp.admin.v1.Admin/Export',
+                request_serializer=api_dot_proto_dot_admin__pb2.ExportRequest.SerializeToString,
+                response_deserializer=api_dot_proto_dot_admin__pb2.ExportPart.FromString,
+                _registered_method=True)
         self.Handlers = channel.unary_unary(
                 '/crisp.admin.v1.Admin/Handlers',
                 request_serializer=api_dot_proto_dot_admin__pb2.HandlersRequest.SerializeToString,
@@ -140,6 +160,34 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pulls(self, request, context):
+        """Every pull that is under way, whoever asked for it, and the latest that ended well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fsck(self, request, context):
+        """Reads every layer and document of the image store, and says what is wrong; repairs it if asked to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Prune(self, request, context):
+        """Removes what nobody needs: images without a name or a user, beginnings of downloads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """An image as an OCI archive: the bytes of a tar.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Handlers(self, request, context):
         """The handler table with what the probe of each binary said.
         """
@@ -198,6 +246,26 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ExplainPull,
                     request_deserializer=api_dot_proto_dot_admin__pb2.ExplainPullRequest.FromString,
                     response_serializer=api_dot_proto_dot_admin__pb2.ExplainPullResponse.SerializeToString,
+            ),
+            'Pulls': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pulls,
+                    request_deserializer=api_dot_proto_dot_admin__pb2.PullsRequest.FromString,
+                    response_serializer=api_dot_proto_dot_admin__pb2.PullsResponse.SerializeToString,
+            ),
+            'Fsck': grpc.unary_stream_rpc_method_handler(
+                    servicer.Fsck,
+                    request_deserializer=api_dot_proto_dot_admin__pb2.FsckRequest.FromString,
+                    response_serializer=api_dot_proto_dot_admin__pb2.FsckProgress.SerializeToString,
+            ),
+            'Prune': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prune,
+                    request_deserializer=api_dot_proto_dot_admin__pb2.PruneRequest.FromString,
+                    response_serializer=api_dot_proto_dot_admin__pb2.PruneResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=api_dot_proto_dot_admin__pb2.ExportRequest.FromString,
+                    response_serializer=api_dot_proto_dot_admin__pb2.ExportPart.SerializeToString,
             ),
             'Handlers': grpc.unary_unary_rpc_method_handler(
                     servicer.Handlers,
@@ -405,6 +473,114 @@ class Admin:
             '/crisp.admin.v1.Admin/ExplainPull',
             api_dot_proto_dot_admin__pb2.ExplainPullRequest.SerializeToString,
             api_dot_proto_dot_admin__pb2.ExplainPullResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pulls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crisp.admin.v1.Admin/Pulls',
+            api_dot_proto_dot_admin__pb2.PullsRequest.SerializeToString,
+            api_dot_proto_dot_admin__pb2.PullsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fsck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crisp.admin.v1.Admin/Fsck',
+            api_dot_proto_dot_admin__pb2.FsckRequest.SerializeToString,
+            api_dot_proto_dot_admin__pb2.FsckProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prune(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crisp.admin.v1.Admin/Prune',
+            api_dot_proto_dot_admin__pb2.PruneRequest.SerializeToString,
+            api_dot_proto_dot_admin__pb2.PruneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crisp.admin.v1.Admin/Export',
+            api_dot_proto_dot_admin__pb2.ExportRequest.SerializeToString,
+            api_dot_proto_dot_admin__pb2.ExportPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,14 @@ class AdminStub:
     """Pulls an image and says how it goes; joins a pull that is already under way."""
     ExplainPull: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExplainPullRequest, _admin_pb2.ExplainPullResponse]
     """Where a pull would go and with whose credentials, without doing it."""
+    Pulls: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PullsRequest, _admin_pb2.PullsResponse]
+    """Every pull that is under way, whoever asked for it, and the latest that ended well."""
+    Fsck: _grpc.UnaryStreamMultiCallable[_admin_pb2.FsckRequest, _admin_pb2.FsckProgress]
+    """Reads every layer and document of the image store, and says what is wrong; repairs it if asked to."""
+    Prune: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PruneRequest, _admin_pb2.PruneResponse]
+    """Removes what nobody needs: images without a name or a user, beginnings of downloads."""
+    Export: _grpc.UnaryStreamMultiCallable[_admin_pb2.ExportRequest, _admin_pb2.ExportPart]
+    """An image as an OCI archive: the bytes of a tar."""
     Handlers: _grpc.UnaryUnaryMultiCallable[_admin_pb2.HandlersRequest, _admin_pb2.HandlersResponse]
     """The handler table with what the probe of each binary said."""
     EffectiveConfig: _grpc.UnaryUnaryMultiCallable[_admin_pb2.EffectiveConfigRequest, _admin_pb2.EffectiveConfigResponse]
@@ -77,6 +85,14 @@ class AdminAsyncStub(AdminStub):
     """Pulls an image and says how it goes; joins a pull that is already under way."""
     ExplainPull: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainPullRequest, _admin_pb2.ExplainPullResponse]  # type: ignore[assignment]
     """Where a pull would go and with whose credentials, without doing it."""
+    Pulls: _aio.UnaryUnaryMultiCallable[_admin_pb2.PullsRequest, _admin_pb2.PullsResponse]  # type: ignore[assignment]
+    """Every pull that is under way, whoever asked for it, and the latest that ended well."""
+    Fsck: _aio.UnaryStreamMultiCallable[_admin_pb2.FsckRequest, _admin_pb2.FsckProgress]  # type: ignore[assignment]
+    """Reads every layer and document of the image store, and says what is wrong; repairs it if asked to."""
+    Prune: _aio.UnaryUnaryMultiCallable[_admin_pb2.PruneRequest, _admin_pb2.PruneResponse]  # type: ignore[assignment]
+    """Removes what nobody needs: images without a name or a user, beginnings of downloads."""
+    Export: _aio.UnaryStreamMultiCallable[_admin_pb2.ExportRequest, _admin_pb2.ExportPart]  # type: ignore[assignment]
+    """An image as an OCI archive: the bytes of a tar."""
     Handlers: _aio.UnaryUnaryMultiCallable[_admin_pb2.HandlersRequest, _admin_pb2.HandlersResponse]  # type: ignore[assignment]
     """The handler table with what the probe of each binary said."""
     EffectiveConfig: _aio.UnaryUnaryMultiCallable[_admin_pb2.EffectiveConfigRequest, _admin_pb2.EffectiveConfigResponse]  # type: ignore[assignment]
@@ -142,6 +158,38 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ExplainPullResponse, _abc.Awaitable[_admin_pb2.ExplainPullResponse]]:
         """Where a pull would go and with whose credentials, without doing it."""
+
+    @_abc_1.abstractmethod
+    def Pulls(
+        self,
+        request: _admin_pb2.PullsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PullsResponse, _abc.Awaitable[_admin_pb2.PullsResponse]]:
+        """Every pull that is under way, whoever asked for it, and the latest that ended well."""
+
+    @_abc_1.abstractmethod
+    def Fsck(
+        self,
+        request: _admin_pb2.FsckRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.FsckProgress], _abc.AsyncIterator[_admin_pb2.FsckProgress]]:
+        """Reads every layer and document of the image store, and says what is wrong; repairs it if asked to."""
+
+    @_abc_1.abstractmethod
+    def Prune(
+        self,
+        request: _admin_pb2.PruneRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PruneResponse, _abc.Awaitable[_admin_pb2.PruneResponse]]:
+        """Removes what nobody needs: images without a name or a user, beginnings of downloads."""
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _admin_pb2.ExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.ExportPart], _abc.AsyncIterator[_admin_pb2.ExportPart]]:
+        """An image as an OCI archive: the bytes of a tar."""
 
     @_abc_1.abstractmethod
     def Handlers(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from api.ports import DaemonInfo
 from api.proto import admin_pb2
 from config.effective import Row
+from oci.workload import ContainerId
 from shim.doctor import Check, Verdict
+from shim.images.fsck import Progress
 from shim.images.progress import PullProgress
 from shim.records import ContainerRecord, ContainerState, ImageRecord, PodRecord, PodState
 from shim.runtimes.table import Handler, HandlerTable
@@ -116,9 +118,40 @@ def pull_progress(progress: PullProgress) -> admin_pb2.PullProgress:
         rate=progress.rate,
         layers=[
             admin_pb2.LayerProgress(
-                digest=layer.digest, phase=layer.phase.value, received=layer.received, total=layer.total
+                digest=layer.digest,
+                phase=layer.phase.value,
+                received=layer.received,
+                total=layer.total,
+                kept=layer.kept,
             )
             for layer in progress.layers
+        ],
+    )
+
+
+def running_pull(progress: PullProgress) -> admin_pb2.RunningPull:
+    return admin_pb2.RunningPull(
+        reference=progress.reference, started_at=progress.started_at, progress=pull_progress(progress)
+    )
+
+
+def fsck_progress(progress: Progress, name: Callable[[ContainerId], str]) -> admin_pb2.FsckProgress:
+    """`name` says for people who holds a layer."""
+    return admin_pb2.FsckProgress(
+        read=progress.read,
+        total=progress.total,
+        layers=progress.layers,
+        done=progress.done,
+        findings=[
+            admin_pb2.Finding(
+                problem=finding.problem,
+                layer=finding.layer,
+                images=finding.images,
+                pods=[name(holder) for holder in finding.holders],
+                repaired=finding.repaired,
+                failure=finding.failure,
+            )
+            for finding in progress.findings
         ],
     )
 

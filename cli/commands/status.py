@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,7 +14,7 @@ from cli.inventory import Inventory
 from cli.session import READ_TIMEOUT, Session
 
 if TYPE_CHECKING:
-    from api.proto import cri_pb2
+    from api.proto import admin_pb2, cri_pb2
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +32,7 @@ def status(context: typer.Context, output: Output = Form.TABLE) -> None:
     ).status.conditions
     inventory = here.inventory()
     images = here.any_realm.image.ListImages(cri_pb2.ListImagesRequest(), timeout=READ_TIMEOUT).images
+    pulls = [one for one in _pulls(here) if one.progress.stage != "done"]
     if output is Form.JSON:
         say_json(
             {
@@ -47,12 +49,46 @@ def status(context: typer.Context, output: Output = Form.TABLE) -> None:
                     for realm in daemon.realms
                 ],
                 "images": len(images),
+                "pulls": [_pull(one) for one in pulls],
             }
         )
     else:
-        print(pairs(_rows(here, list(conditions), inventory, len(images))), end="")
+        rows = _rows(here, list(conditions), inventory, len(images))
+        print(pairs([*rows, *(("pulling", _going(one)) for one in pulls)]), end="")
     well = all(one.status for one in conditions)
     raise typer.Exit(exits.OK if well else exits.FAILED)
+
+
+def _pulls(here: Session) -> list[admin_pb2.RunningPull]:
+    from api.proto import admin_pb2
+
+    return list(here.admin.Pulls(admin_pb2.PullsRequest(), timeout=READ_TIMEOUT).pulls)
+
+
+def _pull(one: admin_pb2.RunningPull) -> dict[str, Any]:
+    return {
+        "reference": one.reference,
+        "started_at": rfc3339(one.started_at),
+        "stage": one.progress.stage,
+        "received": one.progress.received,
+        "total": one.progress.total,
+        "rate": one.progress.rate,
+        "layers": [
+            {"digest": layer.digest, "phase": layer.phase, "received": layer.received, "total": layer.total}
+            for layer in one.progress.layers
+        ],
+    }
+
+
+def _going(one: admin_pb2.RunningPull) -> str:
+    """A pull in a line: how far, how fast, and what its layers are at."""
+    progress = one.progress
+    if not progress.total:
+        return f"{one.reference}: {progress.stage}"
+    phases = Counter(layer.phase for layer in progress.layers)
+    layers = ", ".join(f"{count} {phase}" for phase, count in phases.items())
+    far = f"{size(progress.received)} of {size(progress.total)}, {size(int(progress.rate))}/s"
+    return f"{one.reference}: {far} ({layers})"
 
 
 def _condition(one: cri_pb2.RuntimeCondition) -> dict[str, Any]:

@@ -17,12 +17,14 @@ from typing import Any, TypeVar
 from oci.errors import CrispError, Full
 from oci.manifest import Descriptor
 from shim.images import layers, partial
+from shim.images.checking import Checked, CheckLayer
 from shim.images.fetching import Job, MadeLayer
 from shim.images.flights import Flights
 from shim.images.layer_process import LayerProcess
 from shim.images.layout import Layout, hexadecimal
 from shim.images.persistence import Records
 from shim.images.progress import LayerMeter, Phase, PullMeter
+from shim.images.receive import Received
 from shim.images.resolving import sha256
 from shim.images.settings import Limits, StoreSettings
 from shim.images.threads import Threads
@@ -108,11 +110,11 @@ class Intake:
         """Count what earlier pulls have left."""
         self._partials = await self._threads.do(partial.sizes, self._layout)
 
-    async def remove_partials(self, *, older: float = partial.LASTING) -> dict[str, int]:
-        """Remove what earlier pulls have left and nobody resumes; the bytes of each file that went."""
+    async def remove_partials(self, *, older: float = partial.LASTING, dry: bool = False) -> dict[str, int]:
+        """Remove what earlier pulls have left and nobody resumes; the bytes of each file that goes."""
         if not self._partials:
             return {}
-        gone = await self._threads.do(partial.remove_idle, self._layout, older=older)
+        gone = await self._threads.do(partial.remove_idle, self._layout, older=older, dry=dry)
         await self.look_at_partials()
         return gone
 
@@ -187,6 +189,15 @@ class Intake:
             raise
         meter.phase = Phase.DONE
         return record
+
+    async def receive(self, job: Job, meter: LayerMeter) -> Received:
+        """A layer in temporary files, which are the caller's; it does not become one of the store."""
+        async with self._slots:
+            return await self._process.run(job, meter)
+
+    async def check(self, job: CheckLayer, meter: LayerMeter) -> Checked:
+        """What is wrong with a stored layer."""
+        return await self._process.check(job, meter)
 
     async def _make_room(self) -> None:
         await self.look_at_partials()

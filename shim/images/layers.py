@@ -142,11 +142,7 @@ def _name_tree(
 ) -> LayerRecord:
     tree = layout.tree(diff_id)
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            libc.call("syncfs", descriptor, path=str(directory))
-        finally:
-            os.close(descriptor)
+        sync_file_system(directory)
         with contextlib.suppress(FileNotFoundError):
             tree.rmdir()  # an empty mount point of the other form
         _keep_implied(layout, diff_id, received)
@@ -165,6 +161,15 @@ def _name_tree(
         blob_size=blob_size,
         seal=seal,
     )
+
+
+def sync_file_system(directory: Path) -> None:
+    """Bring all of the file system to disk that the directory is on. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        libc.call("syncfs", descriptor, path=str(directory))
+    finally:
+        os.close(descriptor)
 
 
 def bury(layout: Layout, diff_id: str) -> Path | None:

@@ -70,6 +70,10 @@ class Lending:
         """Diff ids that containers hold."""
         return frozenset(self._users)
 
+    def users(self, diff_id: str) -> tuple[ContainerId, ...]:
+        """Who holds the layer: containers, and "POD.WORD" for images that pods mount."""
+        return tuple(sorted(self._users.get(diff_id, ())))
+
     def holds(self, image_id: ImageId) -> bool:
         return any(loan.image_id == image_id for loan in self._loans.values())
 

@@ -147,8 +147,8 @@ def sizes(layout: Layout) -> dict[str, int]:
     return found
 
 
-def remove_idle(layout: Layout, *, older: float = LASTING) -> dict[str, int]:
-    """Remove what nobody is at and has got no byte for `older` seconds; returns the bytes of what went.
+def remove_idle(layout: Layout, *, older: float = LASTING, dry: bool = False) -> dict[str, int]:
+    """Remove what nobody is at and has got no byte for `older` seconds; the bytes of what goes, or would.
 
     A file of the future is not old: clocks go wrong, and one too many is no harm.
     """
@@ -159,8 +159,9 @@ def remove_idle(layout: Layout, *, older: float = LASTING) -> dict[str, int]:
             descriptor = _held(path)
             try:
                 if time.time() - os.fstat(descriptor).st_mtime >= older:
-                    path.unlink()
                     gone[name] = size
+                    if not dry:
+                        path.unlink()
             finally:
                 os.close(descriptor)
     return gone

@@ -82,7 +82,7 @@ def plan(
     lent: frozenset[str],
     layout: Layout,
 ) -> Plan:
-    """An image that lacks a layer or its configuration is no longer there: kubelet will ask for it again.
+    """An image that lacks a layer or a document is no longer there: kubelet will ask for it again.
 
     Whole layers that an image or a container wants stay, also those of images that are dropped for another
     layer's sake: the next pull needs them. What has no record goes.
@@ -90,7 +90,7 @@ def plan(
     broken = [
         image
         for image in images.values()
-        if image.id not in seen.documents or any(layer not in seen.whole for layer in image.layers)
+        if not digests_of(image) <= seen.documents or any(layer not in seen.whole for layer in image.layers)
     ]
     gone = frozenset(image.id for image in broken)
     lost = [record for diff_id, record in layers.items() if diff_id not in seen.whole]

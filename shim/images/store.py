@@ -24,18 +24,23 @@ from shim.images.asking import Asking
 from shim.images.cancellation import Cancellation
 from shim.images.catalogue import find
 from shim.images.documents import digests_of, read_document
+from shim.images.export import Export
+from shim.images.fsck import Fsck
 from shim.images.intake import Intake, settle
 from shim.images.keeping import Keeping, Names
 from shim.images.layout import Layout
 from shim.images.lending import Lending, Loan, stack_order
+from shim.images.obtaining import Obtaining
 from shim.images.persistence import Records
 from shim.images.progress import PullProgress
+from shim.images.pruning import Pruning
 from shim.images.pulls import Pulls
 from shim.images.receive import disk_failure
 from shim.images.settings import StoreSettings
 from shim.images.sources import Source, open_source
 from shim.images.threads import Threads
 from shim.images.trust.gate import Gate
+from shim.images.upkeep import Upkeep
 from shim.images.usage import Use, walk
 from shim.records import ImageRecord
 from shim.rootfs import Owners, Rootfs, RootfsMount
@@ -82,6 +87,18 @@ class ImageStore:
             gate=self._gate,
             intake=self._intake,
             keeping=self._keeping,
+        )
+        self.upkeep = self._upkeep()
+
+    def _upkeep(self) -> Upkeep:
+        rooms = self._layout, self._records, self._settings, self._threads, self._intake
+        obtaining = Obtaining(*rooms, self._asking, self._node)
+        return Upkeep(
+            fsck=Fsck(*rooms, self._lending, obtaining),
+            pruning=Pruning(self._records, self._intake, self._keeping, self._lending),
+            export=Export(self._layout, self._records, self._threads, self._intake, obtaining),
+            keeping=self._keeping,
+            require=self.require,
         )
 
     async def recover(self, containers: Iterable[ContainerId], pods: Iterable[PodId] = ()) -> None:

@@ -22,6 +22,8 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) 
 CREATE TABLE IF NOT EXISTS records (
     kind TEXT NOT NULL, id TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, checksum BLOB NOT NULL,
     PRIMARY KEY (kind, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS deletions (
+    kind TEXT NOT NULL, id TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
 """
 
 
@@ -76,8 +78,26 @@ class Database:
             damage.append(f"{self.path}: {error}")
         return rows, damage
 
-    def write(self, rows: Sequence[Row], deletions: Sequence[tuple[str, str]]) -> None:
-        """One transaction; on an error nothing of it is kept and sqlite3.Error is raised."""
+    def deletions(self) -> dict[tuple[str, str], int]:
+        """What was forgotten, and at which sequence number: a copy that is not younger was forgotten too.
+
+        The removal of a copy is not flushed, so a power cut can bring it back.
+        """
+        try:
+            found = self._connection.execute("SELECT kind, id, seq FROM deletions").fetchall()
+        except (sqlite3.Error, UnicodeDecodeError):
+            return {}
+        return {(str(kind), str(id_)): seq for kind, id_, seq in found if isinstance(seq, int)}
+
+    def forget_deletions(self) -> None:
+        """For when no copy can come back any more. Raises sqlite3.Error."""
+        self._connection.execute("DELETE FROM deletions")
+
+    def write(self, rows: Sequence[Row], deletions: Sequence[tuple[str, str, int]]) -> None:
+        """One transaction; on an error nothing of it is kept and sqlite3.Error is raised.
+
+        `deletions` are kinds, ids and sequence numbers.
+        """
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -85,7 +105,10 @@ class Database:
                 "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
                 [(r.kind, r.id, r.seq, r.body, r.checksum()) for r in rows],
             )
-            connection.executemany("DELETE FROM records WHERE kind = ? AND id = ?", deletions)
+            connection.executemany(
+                "DELETE FROM records WHERE kind = ? AND id = ?", [(kind, id_) for kind, id_, _ in deletions]
+            )
+            connection.executemany("INSERT OR REPLACE INTO deletions VALUES (?, ?, ?)", deletions)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import json
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -37,6 +38,10 @@ _KINDS: dict[str, type] = {
     "image": ImageRecord,
     "layer": LayerRecord,
 }
+
+
+_REMEMBERED = 1000
+"""Deletions beyond which a start makes sure that the copies are gone, and forgets them."""
 
 
 def _key(record: Record) -> tuple[str, str]:
@@ -199,7 +204,7 @@ class Store:
                     self._mirror.remove(write.kind, write.id)
             self._database.write(
                 [w.row for w in latest.values() if w.row is not None],
-                [(w.kind, w.id) for w in latest.values() if w.row is None],
+                [(w.kind, w.id, w.seq) for w in latest.values() if w.row is None],
             )
         except (sqlite3.Error, OSError) as error:
             return _write_error(self._path, error)
@@ -260,10 +265,15 @@ class Store:
             rows = {(r.kind, r.id): r for r in found}
         except Damaged as error:
             damage = [str(error)]
+        # A damaged database has no say in what was forgotten: better one object too many.
+        deletions = self._database.deletions() if self._database is not None and not damage else {}
         copies: dict[tuple[str, str], int] = {}
         for copy in self._mirror.rows():
             if isinstance(copy, Path):
                 self.findings.append(f"{copy}: record copy is damaged")
+                continue
+            if deletions.get((copy.kind, copy.id), -1) >= copy.seq:
+                self._mirror.remove(copy.kind, copy.id)  # came back with the power
                 continue
             copies[copy.kind, copy.id] = copy.seq
             if (known := rows.get((copy.kind, copy.id))) is None or known.seq < copy.seq:
@@ -279,6 +289,9 @@ class Store:
             for row in rows.values():
                 if copies.get((row.kind, row.id)) != row.seq:
                     self._copy(row)
+            if len(deletions) > _REMEMBERED and self._database is not None:
+                os.sync()
+                self._database.forget_deletions()
         self.findings.extend(damage)
 
     def _take(self, row: Row) -> None:

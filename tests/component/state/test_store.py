@@ -131,6 +131,30 @@ def test_what_was_deleted_is_gone_with_its_copy(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "pods").iterdir()] == [pod(2).id]
 
 
+def test_a_copy_that_comes_back_with_the_power_is_not_believed(tmp_path: Path) -> None:
+    """Its removal is not flushed; the commit that forgets the record is."""
+    copies = [tmp_path / "pods" / pod(number).id / "record.json" for number in (1, 2)]
+
+    async def main() -> list[bytes]:
+        store = await Store.open(tmp_path)
+        await store.put(pod(1))
+        await store.put(pod(2))
+        before = [copy.read_bytes() for copy in copies]
+        await store.delete(pod(1))
+        await store.delete(pod(2))
+        await store.put(pod(2))
+        await store.close()
+        return before
+
+    stale = asyncio.run(main())
+    for copy, content in zip(copies, stale, strict=True):
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(content)
+    assert asyncio.run(read(tmp_path)) == ([pod(2)], [])
+    assert not copies[0].exists()
+    assert asyncio.run(read(tmp_path)) == ([pod(2)], [])
+
+
 def test_changes_are_told_in_the_order_of_their_commits_with_before_and_after(tmp_path: Path) -> None:
     async def main() -> list[Change]:
         store = await Store.open(tmp_path)

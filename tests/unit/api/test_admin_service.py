@@ -88,7 +88,7 @@ class Handlers:
 
 
 def service(
-    state_dir: Path = Path("/s"), *, images: Any = None, store: Records | None = None
+    state_dir: Path = Path("/s"), *, images: Any = None, store: Records | None = None, upkeep: Any = None
 ) -> AdminService:
     return AdminService(
         records=store
@@ -101,6 +101,7 @@ def service(
         ),
         paths=Paths(state_dir=state_dir, run_dir=Path("/r")),
         images=images or doubles.Images(),
+        upkeep=upkeep,
         handlers=Handlers(),
         daemon=lambda: INFO,
         settings=lambda: (Row(key="log.level", value='"info"', origin="default"),),

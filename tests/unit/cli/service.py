@@ -38,7 +38,16 @@ class Service:
 
     def changing(self) -> list[str]:
         """The calls that change something, with their sockets: "run.sock StopContainer"."""
-        reading = ("Daemon", "Objects", "Events", "Status", "ImageStatus", "ContainerStatus", "ListImages")
+        reading = (
+            "Daemon",
+            "Objects",
+            "Events",
+            "Status",
+            "ImageStatus",
+            "ContainerStatus",
+            "ListImages",
+            "Pulls",
+        )
         return [f"{socket} {rpc}" for socket, rpc, _ in self.calls if rpc not in reading]
 
     def answer(self, rpc: str, request: Any) -> Any:

@@ -1,0 +1,231 @@
+"""The store held against its records, while pods run: every layer and document, and what no record knows.
+
+A repair is made in place: who has a layer mounted has the very files that are healed. What runs on is never
+taken away. Belongs to the event loop; reading is done by the process for layers, as many at a time as there
+are processors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from oci.errors import CrispError
+from oci.workload import ContainerId
+from shim.images import recovery
+from shim.images.checking import Checked, CheckLayer, Part
+from shim.images.documents import digests_of, read_document, write_documents
+from shim.images.healing import heal_files, renew_tree
+from shim.images.intake import Intake, settle
+from shim.images.layers import EROFS
+from shim.images.layout import Layout
+from shim.images.lending import Lending
+from shim.images.obtaining import Obtaining
+from shim.images.persistence import Records
+from shim.images.progress import LayerMeter
+from shim.images.receive import Received
+from shim.images.resolving import sha256
+from shim.images.settings import StoreSettings
+from shim.images.threads import Threads
+from shim.records import ImageRecord, LayerRecord
+
+_AT_ONCE: Final = max(1, min(4, os.cpu_count() or 1))
+_EVERY: Final = 0.2  # seconds between two pictures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong. What it touches by name; `repaired` says how, `failure` why not."""
+
+    problem: str
+    layer: str = ""  # diff id
+    images: tuple[str, ...] = ()
+    holders: tuple[ContainerId, ...] = ()  # containers, and "POD.WORD" of pods that mount an image
+    repaired: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a check is. The last one has `done`."""
+
+    read: int  # bytes
+    total: int  # bytes that the records promise
+    layers: int  # whose check has ended
+    findings: tuple[Finding, ...] = ()  # new since the last picture
+    done: bool = False
+
+
+class Fsck:
+    """Looks, tells, and with `fix` repairs."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        records: Records,
+        settings: StoreSettings,
+        threads: Threads,
+        intake: Intake,
+        lending: Lending,
+        obtaining: Obtaining,
+    ) -> None:
+        self._layout = layout
+        self._records = records
+        self._settings = settings
+        self._threads = threads
+        self._intake = intake
+        self._lending = lending
+        self._obtaining = obtaining
+        self._one = asyncio.Lock()
+
+    async def run(self, *, fix: bool) -> AsyncGenerator[Progress, None]:
+        """One check at a time; a second waits for the first. Ended early, it stops reading at once."""
+        async with self._one:
+            findings: list[Finding] = []
+            told = ended = 0
+            meters: list[LayerMeter] = []
+            records = sorted(self._records.layers.values(), key=lambda record: -record.size)
+            total = sum(record.size + record.blob_size for record in records)
+            for image in tuple(self._records.images.values()):
+                findings += await self._document(image, fix=fix)
+            slots = asyncio.Semaphore(_AT_ONCE)
+
+            async def one(record: LayerRecord) -> None:
+                nonlocal ended
+                async with slots:
+                    meter = LayerMeter(record.diff_id, record.size)
+                    meters.append(meter)
+                    if (found := await self._layer(record, meter, fix=fix)) is not None:
+                        findings.append(found)
+                    ended += 1
+
+            working = asyncio.gather(*(one(record) for record in records))
+            try:
+                while not (await asyncio.wait({working}, timeout=_EVERY))[0]:
+                    news, told = tuple(findings[told:]), len(findings)
+                    read = sum(meter.received for meter in meters)
+                    yield Progress(read=read, total=total, layers=ended, findings=news)
+                working.result()
+            finally:
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
+            findings += await self._strays(fix=fix)
+            yield Progress(
+                read=sum(meter.received for meter in meters),
+                total=total,
+                layers=ended,
+                findings=tuple(findings[told:]),
+                done=True,
+            )
+
+    async def _document(self, image: ImageRecord, *, fix: bool) -> list[Finding]:
+        """The image's configuration and manifest."""
+        found = []
+        for digest in sorted(digests_of(image)):
+            path = self._layout.document(digest)
+            try:
+                body = await self._threads.do(read_document, self._layout, digest)
+                problem = "" if sha256(body) == digest else f"{path}: its digest is {sha256(body)}"
+            except CrispError as failure:
+                problem = failure.message
+            if problem:
+                finding = Finding(problem=problem, images=_names(image))
+                found.append(await self._repair_document(image, finding) if fix else finding)
+        return found
+
+    async def _repair_document(self, image: ImageRecord, finding: Finding) -> Finding:
+        try:
+            documents = await self._obtaining.documents(image)
+            await self._threads.do(write_documents, self._layout, documents, f"image {image.id}")
+        except CrispError as failure:
+            return replace(finding, failure=failure.message)
+        return replace(finding, repaired="fetched again")
+
+    async def _layer(self, record: LayerRecord, meter: LayerMeter, *, fix: bool) -> Finding | None:
+        with self._intake.wanting((record.diff_id,)):
+            if record.diff_id not in self._records.layers:
+                return None
+            checked = await self._intake.check(self._job(record), meter)
+            if not checked.problem:
+                return None
+            images = self._obtaining.images_of(record.diff_id)
+            finding = Finding(
+                problem=checked.problem,
+                layer=record.diff_id,
+                images=tuple(name for image in images for name in _names(image)),
+                holders=self._lending.users(record.diff_id),
+            )
+            if not fix:
+                return finding
+            try:
+                return replace(finding, repaired=await self._repair(record, checked))
+            except CrispError as failure:
+                return replace(finding, failure=failure.message)
+
+    def _job(self, record: LayerRecord) -> CheckLayer:
+        return CheckLayer(
+            layout=self._layout,
+            diff_id=record.diff_id,
+            erofs=record.form == EROFS,
+            seal=record.seal,
+            blob=record.blob,
+            what=f"layer {record.diff_id}",
+        )
+
+    async def _repair(self, record: LayerRecord, checked: Checked) -> str:
+        """How it was done. Raises CrispError."""
+        if checked.part is Part.BLOB:
+            await self._threads.do(self._layout.blob(record.diff_id).unlink, missing_ok=True)
+            await self._records.put(replace(record, blob="", blob_size=0))
+            return "removed: it is kept for re-export alone"
+        if checked.part is Part.INDEX:
+            received, how = await self._obtaining.from_tar(record), "made anew from the layer"
+        else:
+            received, how = await self._obtaining.again(record), "fetched again"
+        await settle(self._put_back(record, received))
+        checked = await self._intake.check(self._job(self._records.layers[record.diff_id]), LayerMeter("", 0))
+        return how if not checked.problem else f"{how}, and damaged again: {checked.problem}"
+
+    async def _put_back(self, record: LayerRecord, received: Received) -> None:
+        if record.form == EROFS:
+            new = await self._threads.do(heal_files, self._layout, record, received)
+        else:
+            isolate = self._settings.isolate_unpack
+            new = await renew_tree(self._layout, self._threads, record, received, isolate=isolate)
+        await self._records.put(new)
+
+    async def _strays(self, *, fix: bool) -> list[Finding]:
+        """What lies in the store and no record knows."""
+        layout = self._layout
+        seen = await self._threads.do(recovery.look, layout, ())
+        known = {*self._records.layers, *self._intake.wanted(), *self._lending.layers()}
+        trees = {layout.tree(diff_id).name for diff_id in known}
+        documents = frozenset[str]().union(*map(digests_of, self._records.images.values()))
+        files = sorted(seen.files - known)
+        lost_trees = sorted(seen.trees - trees)
+        # a pull writes its documents before its record: who fetches may have them
+        lost_documents = seen.documents - documents if not self._intake.wanted() else frozenset[str]()
+        found = [
+            Finding(problem=f"{layout.layers}: files of {diff_id}, which no record knows")
+            for diff_id in files
+        ]
+        found += [Finding(problem=f"{layout.lower / name}: no record knows it") for name in lost_trees]
+        found += [
+            Finding(problem=f"{layout.document(digest)}: no image needs it")
+            for digest in sorted(lost_documents)
+        ]
+        if not fix or not found:
+            return found
+        plan = recovery.Plan(files=tuple(files), trees=tuple(lost_trees), documents=lost_documents)
+        try:
+            await self._threads.do(recovery.clear, layout, plan)
+        except OSError as failure:
+            return [replace(one, failure=str(failure)) for one in found]
+        return [replace(one, repaired="removed") for one in found]
+
+
+def _names(image: ImageRecord) -> tuple[str, ...]:
+    return image.tags or image.digests[:1] or (image.id,)

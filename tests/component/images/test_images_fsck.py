@@ -1,0 +1,258 @@
+"""The store is checked and repaired while containers run on it, says what is touched, and is cleared up."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oci.workload import ContainerId
+from shim.images.fsck import Finding
+from shim.images.store import ImageStore
+from tests.component.images.archives import entry, write_layout
+from tests.component.images.rig import content, failure, files, opened, run, shown
+from tests.doubles.registry import Pushed, Registry, failing, tar_of
+
+BIG_FILE = random.Random(5).randbytes(700_000)
+TREE = {"big": BIG_FILE, "d/one": b"1", "d/two": b"2" * 5000}
+OTHER = {"other": b"o"}
+USER = ContainerId("user")
+
+
+async def check(store: ImageStore, *, fix: bool = False) -> list[Finding]:
+    """All findings; every byte was read and told."""
+    found: list[Finding] = []
+    last = None
+    async for progress in store.upkeep.fsck(fix=fix):
+        found += progress.findings
+        last = progress
+    assert last is not None
+    assert last.done
+    return found
+
+
+def flip(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+Damage = Callable[[Path], None]
+DAMAGES: dict[str, Damage] = {"flipped": flip, "truncated": truncate, "deleted": Path.unlink}
+
+
+def pushed_image(double: Registry) -> Pushed:
+    return double.push("app", "1", [tar_of(OTHER), tar_of(TREE)])
+
+
+def target(store: ImageStore, diff_id: str, part: str) -> Path:
+    layout = store._layout
+    return {"tar": layout.tar(diff_id), "index": layout.index(diff_id), "tree": layout.tree(diff_id) / "big"}[
+        part
+    ]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("part", ["tar", "index", "tree"])
+def test_a_damaged_layer_is_named_with_all_that_it_touches_and_repaired_under_its_containers(
+    double: Registry, home: Path, part: str, damage: str
+) -> None:
+    pushed = pushed_image(double)
+    bad = pushed.diff_ids[1]
+    form = "directory" if part == "tree" else "erofs"
+
+    async def story() -> None:
+        async with opened(home, form=form) as store:
+            image = await store.pull(double.reference("app:1"))
+            home.joinpath("user").mkdir()
+            rootfs = await store.acquire_rootfs(USER, image.id, home / "user")
+            with shown(rootfs, home / "user") as root:
+                (root / "big").read_bytes()
+                assert await check(store) == []
+                path = target(store, bad, part)
+                DAMAGES[damage](path)
+                (found,) = await check(store)
+                assert (found.layer, found.images, found.holders) == (
+                    bad,
+                    (double.reference("app:1"),),
+                    (USER,),
+                )
+                assert str(path if part != "tree" else path.parent) in found.problem
+                assert (found.repaired, found.failure) == ("", "")
+                double.requests.clear()
+                (found,) = await check(store, fix=True)
+                assert found.failure == ""
+                assert found.repaired == ("made anew from the layer" if part == "index" else "fetched again")
+                asked = [request.path.rpartition("/")[2] for request in double.asked("blobs")]
+                layers = [digest for digest in asked if digest in pushed.layers]
+                assert layers == ([] if part == "index" else [pushed.layers[1]])
+                assert await check(store) == []
+                assert files(root) == {**TREE, **OTHER}  # the container that ran all the while
+            await store.release_rootfs(USER)
+            home.joinpath("next").mkdir()
+            with shown(await store.acquire_rootfs(USER, image.id, home / "next"), home / "next") as root:
+                assert files(root) == {**TREE, **OTHER}
+            await store.release_rootfs(USER)
+            await store.remove(image.id)
+        assert content(home) == []
+
+    run(story)
+
+
+def test_what_a_registry_does_not_give_again_is_said_and_a_kept_stream_needs_no_registry(
+    double: Registry, home: Path, form: str
+) -> None:
+    pushed = pushed_image(double)
+    part = "tar" if form == "erofs" else "tree"
+
+    async def story() -> None:
+        async with opened(home, form=form) as store:
+            image = await store.pull(double.reference("app:1"))
+            flip(target(store, pushed.diff_ids[1], part))
+            double.on(".", failing(403))
+            (found,) = await check(store, fix=True)
+            assert found.repaired == ""
+            assert "wants credentials" in found.failure
+            double.rules.clear()
+            await store.remove(image.id)
+        async with opened(home, form=form, keep_compressed=True) as store:
+            await store.pull(double.reference("app:1"))
+            flip(target(store, pushed.diff_ids[1], part))
+            double.on(".", failing(500))
+            (found,) = await check(store, fix=True)
+            assert (found.repaired, found.failure) == ("fetched again", "")
+            flip(store._layout.blob(pushed.diff_ids[1]))
+            (found,) = await check(store, fix=True)
+            assert found.repaired == "removed: it is kept for re-export alone"
+            assert await check(store) == []
+
+    run(story)
+
+
+def test_a_layer_of_an_archive_cannot_be_fetched_again(double: Registry, home: Path, tmp_path: Path) -> None:
+    pushed = pushed_image(double)
+    write_layout(double, tmp_path / "archive", entry(double, pushed.manifest))
+
+    async def story() -> None:
+        async with opened(home) as store:
+            await store.import_archive(tmp_path / "archive", names=["127.0.0.1:1/gone:1"])
+            flip(store._layout.tar(pushed.diff_ids[0]))
+            (found,) = await check(store, fix=True)
+            assert "127.0.0.1:1/gone" in found.failure
+
+    run(story)
+
+
+def test_documents_and_strays_are_found_and_repaired(double: Registry, home: Path, form: str) -> None:
+    pushed = pushed_image(double)
+
+    async def story() -> None:
+        async with opened(home, form=form) as store:
+            image = await store.pull(double.reference("app:1"))
+            layout = store._layout
+            flip(layout.document(image.id))
+            layout.document(pushed.manifest).unlink()
+            strays = [layout.tar(f"sha256:{'a' * 64}"), layout.document(f"sha256:{'b' * 64}")]
+            for stray in strays:
+                stray.write_bytes(b"stray")
+            layout.lower.joinpath("c" * 24).mkdir()
+            found = await check(store)
+            assert len(found) == 5
+            assert {one.repaired for one in found} == {""}
+            fixed = await check(store, fix=True)
+            assert {one.failure for one in fixed} == {""}
+            assert await check(store) == []
+            assert not any(stray.exists() for stray in strays)
+            assert b"rootfs" in await store.document(image.id)
+
+    run(story)
+
+
+def test_pruning_says_first_and_takes_what_nobody_uses(double: Registry, home: Path, form: str) -> None:
+    old = double.push("app", "1", [tar_of(OTHER), tar_of({"old": b"x" * 9000})])
+
+    async def story() -> None:
+        async with opened(home, form=form, pinned=("*/base:*",)) as store:
+            await store.pull(double.reference("app:1"))
+            new = pushed_image(double)  # the tag moves: the first image has lost its name
+            await store.pull(double.reference("app:1"))
+            double.push("base", "1", [tar_of({"base": b"b"})])
+            base = await store.pull(double.reference("base:1"))
+            used = await store.pull(double.reference("app:1"))
+            before = await store.filesystem_usage()
+            (would,) = await store.upkeep.prune(everything=False, dry=True)
+            assert (would.what, len(store.all())) == (f"{double.reference('app')}@{old.manifest}", 3)
+            assert await store.upkeep.prune(everything=False, dry=False) == [would]
+            assert {image.id for image in store.all()} == {new.config, base.id}
+            freed = before.used_bytes - (await store.filesystem_usage()).used_bytes
+            assert 0 < would.bytes <= freed <= would.bytes + 2 * 4096  # and its two documents
+            home.joinpath("user").mkdir()
+            await store.acquire_rootfs(USER, used.id, home / "user")
+            assert await store.upkeep.prune(everything=True, dry=False) == []
+            await store.release_rootfs(USER)
+            assert [one.what for one in await store.upkeep.prune(everything=True, dry=False)] == [
+                double.reference("app:1")
+            ]
+            assert [image.id for image in store.all()] == [base.id]
+
+    run(story)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_exported_image_is_the_same_where_it_is_imported(
+    double: Registry, home: Path, form: str, kept: bool, tmp_path: Path
+) -> None:
+    pushed = pushed_image(double)
+    archive = tmp_path / "image.tar"
+
+    async def story() -> None:
+        async with opened(home, form=form, keep_compressed=kept) as store:
+            image = await store.pull(double.reference("app:1"))
+            archive.write_bytes(b"".join([part async for part in store.upkeep.export(image.id)]))
+            again = b"".join([part async for part in store.upkeep.export(double.reference("app:1"))])
+            assert again == archive.read_bytes()
+            assert not [name for name in content(home) if name.startswith("tmp/")]
+        other = home.with_name("other")
+        async with opened(other, form="directory" if form == "erofs" else "erofs") as store:
+            (found,) = await store.import_archive(archive)
+            assert (found.id, found.config.diff_ids, found.tags) == (
+                pushed.config,
+                pushed.diff_ids,
+                (double.reference("app:1"),),
+            )
+            assert (found.manifest_digest == pushed.manifest) == kept
+            other.joinpath("user").mkdir()
+            with shown(await store.acquire_rootfs(USER, found.id, other / "user"), other / "user") as root:
+                assert files(root) == {**TREE, **OTHER}
+            await store.release_rootfs(USER)
+
+    run(story)
+
+
+def test_a_damaged_layer_ends_its_export(double: Registry, home: Path) -> None:
+    pushed = pushed_image(double)
+
+    async def story() -> None:
+        async with opened(home) as store:
+            image = await store.pull(double.reference("app:1"))
+            flip(store._layout.tar(pushed.diff_ids[1]))
+
+            async def export() -> None:
+                async for _ in store.upkeep.export(image.id):
+                    pass
+
+            found = await failure(export())
+            assert "crisp fsck --fix" in found.message
+            assert pushed.diff_ids[1] in found.message
+            assert store._intake.wanted() == frozenset()
+
+    run(story)
