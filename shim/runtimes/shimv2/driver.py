@@ -35,7 +35,6 @@ from shim.runtimes.driver import (
     Created,
     ExecRequest,
     ExecResult,
-    Exit,
     ExitListener,
     Observed,
     Output,
@@ -49,7 +48,7 @@ from shim.runtimes.limits import Limits
 from shim.runtimes.shimv2 import bundle, meaning, sessions, task
 from shim.runtimes.shimv2.creations import Creations
 from shim.runtimes.shimv2.execs import Execs
-from shim.runtimes.shimv2.exits import DRAIN, ExitWatch
+from shim.runtimes.shimv2.exits import DRAIN, ExitWatch, exit_of
 from shim.runtimes.shimv2.families import family_of, publishes
 from shim.runtimes.shimv2.shims import Shim, Shims, ShimSettings
 from shim.runtimes.shimv2.task import Ended
@@ -216,7 +215,7 @@ class ShimDriver:
             log.warning("state is not known", extra={"container": target.id, "error": str(error)})
             return Observed(status=Status.UNKNOWN, process=target.process)
         if state.status == task.STOPPED:
-            return Observed(status=Status.STOPPED, exit=_exit(state.ended))
+            return Observed(status=Status.STOPPED, exit=exit_of(state.ended))
         if state.status == task.UNKNOWN:
             return Observed(status=Status.UNKNOWN, process=target.process)
         living = target.process or _reference(state.pid)
@@ -382,12 +381,22 @@ class ShimDriver:
 
     async def _delete(self, target: Target) -> None:
         failures: list[CrispError] = []
-        parts = (self._kill_rest, self._delete_from_shim, self._shims.release, self._remove_rest)
-        for part in parts:
+
+        async def attempt(part: Callable[[Target], Awaitable[T]]) -> T | None:
             try:
-                await part(target)
+                return await part(target)
             except CrispError as error:
                 failures.append(error)
+                return None
+
+        await attempt(self._kill_rest)
+        if not await attempt(self._delete_from_shim):  # the shim's directory is needed for another attempt
+            raise failures[0]
+        if await attempt(self._shims.release) and not self._family.host_processes:
+            for failure in failures:  # with the shim and what its program removed this is over
+                log.warning("a shim was ended", extra={"container": target.id, "error": str(failure)})
+            failures.clear()
+        await attempt(self._remove_rest)
         if failures:
             raise failures[0]
 
@@ -403,23 +412,33 @@ class ShimDriver:
         await self._exits.ended(target.id, timeout=self._kill_time)
         self._exits.forget(target.id)
 
-    async def _delete_from_shim(self, target: Target) -> None:
+    async def _delete_from_shim(self, target: Target) -> bool:
+        """What the shim does not delete its program removes once the shim has ended: see `Shims.leave`."""
         shim = await self._shims.find(target)
         if shim is None:
             await self._shims.clean_up(target)
-            return
+            return True
         try:
-            with contextlib.suppress(TimeoutError):
-                # the kernel may know of the end before the shim does, which deletes nothing that runs
-                async with asyncio.timeout(self._kill_time):
-                    await shim.task.wait(target.id)
+            await self._end_is_known(target, shim)
             await shim.task.delete(target.id)
         except Absent:
-            return
+            return True
         except ConnectionLost:
             await self._shims.clean_up(target)
         except CrispError as error:
-            raise self._meant(target.id, "delete", error) from error
+            log.warning("a shim deletes nothing", extra={"container": target.id, "error": str(error)})
+            await self._shims.leave(target)
+        return True
+
+    async def _end_is_known(self, target: Target, shim: Shim) -> None:
+        """The kernel may know of the end before the shim does, which deletes nothing that runs."""
+        try:
+            async with asyncio.timeout(self._kill_time):
+                await shim.task.wait(target.id)
+        except (Absent, ConnectionLost):
+            raise
+        except (CrispError, TimeoutError) as error:
+            log.warning("a shim tells no end", extra={"container": target.id, "error": str(error)})
 
     async def _remove_rest(self, target: Target) -> None:
         await self._keeper.remove(target.id)
@@ -469,10 +488,6 @@ class ShimDriver:
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         return await in_executor(self._io, work)
-
-
-def _exit(ended: Ended | None) -> Exit | None:
-    return None if ended is None else Exit(code=ended.code, finished_at=ended.at)
 
 
 def _reference(pid: int) -> ProcessRef | None:

@@ -92,7 +92,7 @@ class Execs:
         try:
             running.announced = True  # from here on the shim may know it, whatever it answers
             await task.execute(of.id, running.id, process, stdio)
-            waiting = asyncio.get_running_loop().create_task(task.wait(of.id, running.id), name="exec")
+            waiting = asyncio.get_running_loop().create_task(self._wait(running), name="exec")
             running.pid = await task.start(of.id, running.id)
             running.started = True
         except CrispError as error:
@@ -104,6 +104,12 @@ class Execs:
                 await _cancelled(waiting)
             raise
         return waiting
+
+    async def _wait(self, running: Running) -> Ended:
+        try:
+            return await running.shim.task.wait(running.target.id, running.id)
+        except CrispError as error:
+            raise self._explain(running.target.id, "exec", error) from error
 
     async def forget(self, running: Running) -> None:
         """Let the shim forget it and remove what belongs to it. It has ended, or is ended here."""

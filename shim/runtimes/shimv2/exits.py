@@ -147,6 +147,11 @@ class ExitWatch:
             return None
 
 
+def exit_of(ended: Ended | None) -> Exit | None:
+    """What the shim said of an end, without what only the cgroup knows."""
+    return None if ended is None else Exit(code=ended.code, finished_at=ended.at)
+
+
 async def _tells(shim: Shim, target: Target, ended: Ended) -> bool:
     """Whether the shim answers the same when asked as the next life will ask it."""
     try:

@@ -41,9 +41,12 @@ class ExecSession:
         self._input = ends.input
         self._terminal = ends.terminal
         self._drain = drain
+        loop = asyncio.get_running_loop()
+        self._unwanted = ends.unwanted
+        self._drops = [loop.create_task(_drop(source), name="unwanted output") for source in ends.unwanted]
         self._entered = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
-        self._work = asyncio.get_running_loop().create_task(self._supervise(), name="exec session")
+        self._work = loop.create_task(self._supervise(), name="exec session")
 
     @property
     def outputs(self) -> frozenset[Output]:
@@ -105,8 +108,9 @@ class ExecSession:
             await asyncio.gather(self._waiting, return_exceptions=True)
             if self._closing is not None:
                 await asyncio.gather(self._closing, return_exceptions=True)
-            for source in self._sources.values():
+            for source in [*self._sources.values(), *self._unwanted]:
                 source.close()
+            await asyncio.gather(*self._drops)
             if self._input is not None:
                 self._input.close()
             await to_the_end(self._execs.forget(running))
@@ -138,6 +142,11 @@ async def _outlived(work: asyncio.Future[int]) -> None:
     await asyncio.wait({work})
     if not work.cancelled():
         work.exception()  # taken: who closes does not ask how it ended
+
+
+async def _drop(source: Source) -> None:
+    while await source.read():
+        pass
 
 
 class RefusedSession:
@@ -172,10 +181,15 @@ class _Ends:
     def __init__(self, running: Running, request: StreamRequest) -> None:
         self.terminal = bool(request.process.get("terminal"))
         self.sources: dict[Output, Source] = {}
+        self.unwanted: list[Source] = []
         self.input: Sink | None = None
         try:
-            for output in wanted(request):
-                self.sources[output] = open_source(running.path(_NAMES[output]))
+            for output in given(request):
+                source = open_source(running.path(_NAMES[output]))
+                if output in wanted(request):
+                    self.sources[output] = source
+                else:
+                    self.unwanted.append(source)
             if request.stdin:
                 # also for reading: a fifo that nobody reads yet cannot be opened only for writing
                 flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
@@ -185,14 +199,19 @@ class _Ends:
             raise
 
     def close(self) -> None:
-        for source in self.sources.values():
+        for source in [*self.sources.values(), *self.unwanted]:
             source.close()
         if self.input is not None:
             self.input.close()
 
 
+def given(request: StreamRequest) -> list[Output]:
+    """The outputs that get a fifo: without a terminal both, since runc's shim starts nothing with one."""
+    return [Output.STDOUT] if request.process.get("terminal") else list(Output)
+
+
 def wanted(request: StreamRequest) -> list[Output]:
-    """The outputs that get a fifo; a terminal has one."""
+    """The outputs that somebody reads; a terminal has one."""
     if request.process.get("terminal"):
         return [Output.STDOUT]
     return [output for output in Output if output in request.outputs]
@@ -202,7 +221,7 @@ async def open_session(
     execs: Execs, target: Target, shim: Shim, request: StreamRequest, *, drain: float
 ) -> Session:
     """Start a process whose streams are the session's. What the runtime refuses, its `wait` raises."""
-    names = [_NAMES[output] for output in wanted(request)] + (["in"] if request.stdin else [])
+    names = [_NAMES[output] for output in given(request)] + (["in"] if request.stdin else [])
     running = execs.begin(target, shim, names)
     try:
         spec = dict(request.process)

@@ -48,6 +48,7 @@ _SHUTDOWN_TIME: Final = 5.0
 _KILL_TIME: Final = 5.0
 _ANY_STATUS: Final = range(-128, 256)
 _LINKS: Final = "bundles"
+_UNDELETED: Final = "undeleted"
 _SMALL: Final = 4 << 20
 
 
@@ -131,11 +132,22 @@ class Shims:
         async with self._lock(key):
             return await self._find(key)
 
-    async def release(self, target: Target) -> None:
-        """The container is deleted: forget it, and end the shim when nobody else depends on it."""
+    async def leave(self, target: Target) -> None:
+        """The shim does not delete a container: its program will, once the shim has ended."""
+        key = await self._key_of(target)
+        if key is not None:
+            directory = self._settings.directory / key
+            link, kept = directory / _LINKS / target.id, directory / _UNDELETED / target.id
+            await self._blocking(lambda: _copy_files(link, kept))
+
+    async def release(self, target: Target) -> bool:
+        """Forget a container, and end the shim when nobody else depends on it; whether it was ended.
+
+        With the shim end all that it did not delete.
+        """
         key = await self._key_of(target)
         if key is None:
-            return
+            return False
         async with self._lock(key):
             directory = self._settings.directory / key
             link = directory / _LINKS / target.id
@@ -145,6 +157,7 @@ class Shims:
             else:
                 await self._blocking(lambda: link.unlink(missing_ok=True))
         self._locks.pop(key, None)
+        return not others
 
     async def clean_up(self, target: Target) -> Ended | None:
         """Let the program's `delete` remove what a dead shim left of a container; its end, if known."""
@@ -152,16 +165,17 @@ class Shims:
         link = self._settings.directory / key / _LINKS / target.id
         if not await self._blocking(link.is_dir):
             return None
-        settings = self._settings
         # `delete` unmounts the bundle's root file system too, which is not the shim's: it gets a likeness.
-        likeness = settings.directory / key / "dead" / target.id
+        likeness = self._settings.directory / key / "dead" / target.id
         await self._blocking(lambda: _copy_files(link, likeness))
-        argv = bootstrap.arguments(
-            settings.program, target.id, "delete", bundle=likeness, events=settings.events
-        )
-        result = await self._run(argv, "delete", target.id, directory=likeness, stdin=None)
+        return await self._run_delete(target.id, likeness)
+
+    async def _run_delete(self, id_: str, bundle: Path) -> Ended | None:
+        settings = self._settings
+        argv = bootstrap.arguments(settings.program, id_, "delete", bundle=bundle, events=settings.events)
+        result = await self._run(argv, "delete", id_, directory=bundle, stdin=None)
         if result.returncode != 0:
-            raise self._failed("delete", target.id, result.stdout + result.stderr, result.returncode)
+            raise self._failed("delete", id_, result.stdout + result.stderr, result.returncode)
         answer = bootstrap.parse_deleted(result.stdout)
         if answer is None:
             return None
@@ -353,6 +367,9 @@ class Shims:
             shim.client.close()
         if shim is None or shim.process is None or not await process.wait_gone(shim.process, _SHUTDOWN_TIME):
             await processtree.kill_all(lambda: self._processes(key), io=self._io, timeout=_KILL_TIME)
+        undeleted = self._settings.directory / key / _UNDELETED
+        for name in await self._blocking(lambda: _names(undeleted)):
+            await self._run_delete(name, undeleted / name)
         await self._keeper.remove(f"shim-{key}")
         await self._blocking(lambda: self._remove(key, document))
 

@@ -42,7 +42,7 @@ EXPECTED = (
     "path */run/exits", "path */run/attach", "path */run/execs", "path */run/logs",
     "path */run/logger", "path */run/logger/*", "path */run/shims", "path */run/shims/*", "path */run/fifos",
     "path */run/s", "path */root/crisp", "path */root/guest",
-    f"path */{STATE}/root", f"path */{STATE}/root/*",
+    f"path */{STATE}", f"path */{STATE}/root", f"path */{STATE}/root/*",
 )  # fmt: skip
 
 

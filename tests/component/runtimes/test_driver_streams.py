@@ -60,6 +60,27 @@ def test_streams_go_both_ways_and_the_code_comes_after_them(play: Play) -> None:
     play(story)
 
 
+@pytest.mark.parametrize("outputs", [frozenset({Output.STDOUT}), frozenset({Output.STDERR}), frozenset()])
+def test_an_output_that_nobody_asked_for_holds_nothing_up(play: Play, outputs: frozenset[Output]) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            script = "yes | head -c 300000; yes | head -c 300000 >&2; exit 4"
+            process = rig.process(["sh", "-c", script])
+            session = await driver.exec_stream(
+                target, StreamRequest(process=process, stdin=False, outputs=outputs)
+            )
+            try:
+                assert session.outputs == outputs
+                for each in outputs:
+                    assert len(await everything(session, each)) == 300000
+                assert await session.wait() == 4
+            finally:
+                await session.close()
+
+    play(story)
+
+
 def test_a_large_stream_arrives_whole(play: Play) -> None:
     async def story(rig: Rig) -> None:
         async with rig.driver() as driver:
