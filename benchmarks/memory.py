@@ -19,17 +19,6 @@ def resident(pid: int) -> float:
     return 0.0
 
 
-def resident_together(side: Side) -> float:
-    """MiB of a side's processes; what they share is counted for each."""
-    total = 0.0
-    for pid, _ in _processes(side):
-        try:
-            total += resident(pid)
-        except _GONE:
-            continue
-    return total
-
-
 def processor_time(pid: int) -> float:
     """Milliseconds of processor time that a process has used, without what it started."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -27,7 +27,7 @@ from benchmarks.work import Pod
 _MIB = 1 << 20
 _CONTAINERS = 10
 _SETTLED = 12.0  # seconds: what a side does for its page cache a while after a start has been done
-_LOOK_EVERY = 0.02
+_LOOK_EVERY = 0.05  # seconds
 _SOON = 1  # second of grace
 _READ_ALL = "cat /usr/lib/application*/*/* >/dev/null"
 _READ_SOME = "cat /usr/lib/application0/d0/* /usr/lib/application1/d0/* >/dev/null"
@@ -210,12 +210,12 @@ def _used(directory: Path) -> int:
 
 @contextmanager
 def _weighed(side: Side, into: list[float]) -> Iterator[None]:
-    """The most that the side's processes have resident together meanwhile."""
+    """The most that the side's processes have resident together meanwhile; shared pages count once."""
     over, seen = threading.Event(), [0.0]
 
     def look() -> None:
         while not over.wait(_LOOK_EVERY):
-            seen.append(memory.resident_together(side))
+            seen.append(sum(memory.proportional(side).values()))
 
     thread = threading.Thread(target=look)
     thread.start()
