@@ -20,10 +20,12 @@ from api.proto import admin_pb2
 from api.translate import admin, checks
 from config.effective import Row
 from oci import ids
+from oci.errors import BadInput
 from oci.reference import parse
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, PodId
 from shim.doctor import Check
+from shim.images.foreign import Taken
 from shim.images.fsck import Progress
 from shim.images.progress import DONE, PullProgress
 from shim.images.pruning import Pruned
@@ -46,6 +48,9 @@ class ImageVerbs(Protocol):
     def progress(self) -> Sequence[PullProgress]: ...
     async def explain(self, reference: str, /, *, namespace: str = "") -> Sequence[str]: ...
     async def import_archive(self, path: Path, /, *, names: Sequence[str] = ()) -> Sequence[ImageRecord]: ...
+    async def import_store(
+        self, kind: str, root: Path, /, *, images: Sequence[str] = (), dry_run: bool = False
+    ) -> Sequence[Taken]: ...
 
 
 class UpkeepVerbs(Protocol):
@@ -127,6 +132,15 @@ class AdminService:
     # The method of the service is called Import, which Python cannot say.
     async def import_(self, request: admin_pb2.ImportRequest) -> admin_pb2.ImportResponse:
         path = Path(checks.absolute(request.path, "path"))
+        if request.kind:
+            if request.names:
+                raise BadInput("names: images of a store keep theirs")
+            taken = await self._images.import_store(
+                request.kind, path, images=tuple(request.images), dry_run=request.dry_run
+            )
+            return admin_pb2.ImportResponse(images=[admin.taken(one) for one in taken])
+        if request.images or request.dry_run:
+            raise BadInput("images, dry_run: are for stores (kind), an archive comes in whole")
         found = await self._images.import_archive(path, names=tuple(request.names))
         return admin_pb2.ImportResponse(images=[admin.imported(record) for record in found])
 

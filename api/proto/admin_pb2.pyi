@@ -549,21 +549,35 @@ class ImportRequest(_message.Message):
 
     PATH_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """An OCI layout or docker-archive: a tar file or a directory."""
+    kind: _builtins.str
+    """Of what kind the path is: empty for an archive, "containerd" or "docker" for such a store's directory."""
+    dry_run: _builtins.bool
+    """Of a store: only tell what there is."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names to give the image; empty takes those in the archive."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a store: the images to take, by name, id or digest; empty takes all."""
 
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
+        kind: _builtins.str = ...,
+        images: _abc.Iterable[_builtins.str] | None = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "images", b"images", "kind", b"kind", "names", b"names", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -595,7 +609,17 @@ class ImportedImage(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Empty for one that did not come in."""
+    size: _builtins.int
+    """Bytes of its layers."""
+    digest: _builtins.str
+    """Of a store: what the image is known by there."""
+    problem: _builtins.str
+    """Why it did not come in, or cannot."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -603,10 +627,13 @@ class ImportedImage(_message.Message):
         *,
         id: _builtins.str = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
+        size: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "names", b"names"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "id", b"id", "names", b"names", "problem", b"problem", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

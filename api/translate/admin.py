@@ -10,6 +10,7 @@ from api.proto import admin_pb2
 from config.effective import Row
 from oci.workload import ContainerId
 from shim.doctor import Check, Verdict
+from shim.images.foreign import Taken
 from shim.images.fsck import Progress
 from shim.images.progress import PullProgress
 from shim.records import ContainerRecord, ContainerState, ImageRecord, PodRecord, PodState
@@ -157,7 +158,18 @@ def fsck_progress(progress: Progress, name: Callable[[ContainerId], str]) -> adm
 
 
 def imported(record: ImageRecord) -> admin_pb2.ImportedImage:
-    return admin_pb2.ImportedImage(id=record.id, names=record.tags or record.digests)
+    return admin_pb2.ImportedImage(id=record.id, names=record.tags or record.digests, size=record.size)
+
+
+def taken(image: Taken) -> admin_pb2.ImportedImage:
+    """One of another runtime's store."""
+    return admin_pb2.ImportedImage(
+        id=image.image_id or "",
+        names=image.names,
+        size=image.size,
+        digest=image.digest,
+        problem=image.problem,
+    )
 
 
 def handlers(

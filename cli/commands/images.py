@@ -14,7 +14,7 @@ from cli.session import READ_TIMEOUT, Session
 from oci.errors import Absent, CrispError
 
 if TYPE_CHECKING:
-    from api.proto import cri_pb2
+    from api.proto import admin_pb2, cri_pb2
 
 IMPORT_TIMEOUT = 3600.0
 """Seconds: a large archive on a slow disk."""
@@ -59,24 +59,59 @@ def _plain(image: cri_pb2.Image) -> dict[str, Any]:
 def import_(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A tar file or a directory.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE...", help="Of a store: the images to take; all, if none is named."),
+    ] = None,
     names: Annotated[
         list[str] | None,
         typer.Option("--name", metavar="NAME", help="Instead of the names in the archive; may be repeated."),
     ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="docker|containerd", help="PATH is the directory of such a store, read offline."
+        ),
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Of a store: list what is there, and what cannot be had.")
+    ] = False,
     output: Output = Form.TABLE,
 ) -> None:
-    """Put an image of the file system into the store: an OCI layout or a docker-archive."""
+    """Put images of the file system into the store: an OCI layout, a docker-archive, another's store."""
     from api.proto import admin_pb2
 
     if not path.exists():
         raise Absent(f"{path} does not exist on this node")
-    request = admin_pb2.ImportRequest(path=str(path.resolve()), names=names or [])
+    request = admin_pb2.ImportRequest(
+        path=str(path.resolve()), names=names or [], kind=source, images=images or [], dry_run=dry_run
+    )
     done = session(context).admin.Import(request, timeout=IMPORT_TIMEOUT)
     if output is Form.JSON:
-        say_json([{"id": image.id, "names": list(image.names)} for image in done.images])
-        return
-    for image in done.images:
-        print(f"{', '.join(image.names) or '<none>'}  {image.id}")
+        say_json([_imported(image) for image in done.images])
+    elif dry_run:
+        rows = [
+            [", ".join(image.names), short(image.digest), size(image.size), image.problem]
+            for image in done.images
+        ]
+        say_table(("IMAGE", "DIGEST", "SIZE", "PROBLEM"), rows)
+    else:
+        for image in done.images:
+            if image.id:
+                print(f"{', '.join(image.names) or '<none>'}  {image.id}")
+    failed = [image for image in done.images if image.problem and not dry_run]
+    for image in failed:
+        note(image.problem)
+    raise typer.Exit(exits.FAILED if failed else exits.OK)
+
+
+def _imported(image: admin_pb2.ImportedImage) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": image.id, "names": list(image.names), "size": image.size}
+    if image.digest:
+        shown["digest"] = image.digest
+    if image.problem:
+        shown["problem"] = image.problem
+    return shown
 
 
 def rmi(

@@ -131,7 +131,8 @@ def _json(source: Source, name: str, limits: Limits, what: str) -> tuple[Any, by
         raise BadInput(f"{what}: {name} is not JSON") from failure
 
 
-def _blob_name(digest: str) -> str:
+def blob_name(digest: str) -> str:
+    """Where an OCI layout, and containerd, keep a blob."""
     return f"blobs/sha256/{digest.removeprefix('sha256:')}"
 
 
@@ -139,19 +140,6 @@ def _layout(source: Source, body: bytes, node: Platform, limits: Limits, what: s
     index = parse_document(body, what=f"{what}: index.json")
     if not isinstance(index, Index):
         raise BadInput(f"{what}: index.json is not an image index")
-
-    def blob(wanted: Descriptor) -> bytes:
-        content = _read(source, _blob_name(wanted.digest), limits.manifest, what)
-        if content is None:
-            raise BadInput(f"{what}: {_blob_name(wanted.digest)} is missing in the archive")
-        if len(content) != wanted.size or sha256(content) != wanted.digest:
-            raise BadInput(
-                f"{what}: {_blob_name(wanted.digest)} has another size or digest than its name says"
-            )
-        return content
-
-    def document(wanted: Descriptor) -> Document:
-        return Document(body=blob(wanted), digest=wanted.digest, content_type=wanted.media_type)
 
     order = runnable(node)
     found = []
@@ -162,19 +150,44 @@ def _layout(source: Source, body: bytes, node: Platform, limits: Limits, what: s
         if entry.platform is not None and entry.platform.architecture and entry.platform not in order:
             passed.append(str(entry.platform))
             continue
-        resolved = read_image(document(entry), document, blob, node, limits=limits, what=what)
-        found.append(
-            ArchiveImage(
-                resolved=resolved,
-                names=_annotated(entry),
-                blobs=tuple(_blob_name(layer.digest) for layer in resolved.manifest.layers),
-                digested=True,
-                transport="oci" if isinstance(source, DirectorySource) else "oci-archive",
-            )
-        )
+        found.append(layout_image(source, entry, _annotated(entry), node, limits=limits, what=what))
     if not found and passed:
         raise BadInput(f"{what}: no image for {node}; there is {', '.join(sorted(set(passed))[:20])}")
     return found
+
+
+def layout_image(
+    source: Source,
+    entry: Descriptor,
+    names: tuple[Reference, ...],
+    node: Platform,
+    *,
+    limits: Limits,
+    what: str,
+) -> ArchiveImage:
+    """The image for `node` that an entry of an index means, whose blobs `source` has by their digests."""
+
+    def blob(wanted: Descriptor) -> bytes:
+        content = _read(source, blob_name(wanted.digest), limits.manifest, what)
+        if content is None:
+            raise BadInput(f"{what}: {blob_name(wanted.digest)} is missing in the archive")
+        if len(content) != wanted.size or sha256(content) != wanted.digest:
+            raise BadInput(
+                f"{what}: {blob_name(wanted.digest)} has another size or digest than its name says"
+            )
+        return content
+
+    def document(wanted: Descriptor) -> Document:
+        return Document(body=blob(wanted), digest=wanted.digest, content_type=wanted.media_type)
+
+    resolved = read_image(document(entry), document, blob, node, limits=limits, what=what)
+    return ArchiveImage(
+        resolved=resolved,
+        names=names,
+        blobs=tuple(blob_name(layer.digest) for layer in resolved.manifest.layers),
+        digested=True,
+        transport="oci" if isinstance(source, DirectorySource) else "oci-archive",
+    )
 
 
 def _annotated(entry: Descriptor) -> tuple[Reference, ...]:
@@ -200,30 +213,12 @@ def _docker_image(
     body = _read(source, config_name, limits.manifest, what)
     if body is None:
         raise BadInput(f"{what}: {config_name[:200]!r} is missing in the archive")
-    config = parse_config(body, what=f"{what}: {config_name[:200]}")
+    resolved = without_manifest(body, node, what=f"{what}: {config_name[:200]}")
+    config = resolved.config
     if len(config.diff_ids) != len(files):
         raise BadInput(f"{what}: {len(files)} layers in manifest.json, {len(config.diff_ids)} diff ids")
     if len(files) > limits.layers:
         raise BadInput(f"{what}: {len(files)} layers, the limit is {limits.layers}")
-    architecture, variant = normalise(config.architecture, config.variant)
-    check_platform(
-        Platform(os=config.os.lower(), architecture=architecture, variant=variant), node, what=what
-    )
-    image_id = ImageId(sha256(body))
-    # no manifest came with it, so none is kept; this one only lists the layers
-    manifest = Manifest(
-        media_type=DOCKER_MANIFEST,
-        config=Descriptor(media_type=DOCKER_CONFIG, digest=image_id, size=len(body)),
-        layers=tuple(Descriptor(media_type=_LAYER, digest=diff_id, size=0) for diff_id in config.diff_ids),
-    )
-    resolved = Resolved(
-        image_id=image_id,
-        name_digest="",
-        manifest_digest="",
-        manifest=manifest,
-        config=config,
-        documents={image_id: body},
-    )
     return ArchiveImage(
         resolved=resolved,
         names=tuple(parse(name, field=f"{what}: RepoTags") for name in names),
@@ -235,3 +230,27 @@ def _docker_image(
 
 def _texts(value: Sequence[object]) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def without_manifest(body: bytes, node: Platform, *, what: str) -> Resolved:
+    """An image of which only the configuration is known, as Docker keeps it. Raises BadInput."""
+    config = parse_config(body, what=what)
+    architecture, variant = normalise(config.architecture, config.variant)
+    check_platform(
+        Platform(os=config.os.lower(), architecture=architecture, variant=variant), node, what=what
+    )
+    image_id = ImageId(sha256(body))
+    # no manifest came with it, so none is kept; this one only lists the layers
+    manifest = Manifest(
+        media_type=DOCKER_MANIFEST,
+        config=Descriptor(media_type=DOCKER_CONFIG, digest=image_id, size=len(body)),
+        layers=tuple(Descriptor(media_type=_LAYER, digest=diff_id, size=0) for diff_id in config.diff_ids),
+    )
+    return Resolved(
+        image_id=image_id,
+        name_digest="",
+        manifest_digest="",
+        manifest=manifest,
+        config=config,
+        documents={image_id: body},
+    )

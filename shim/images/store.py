@@ -13,21 +13,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oci.errors import Absent, BadInput
+from oci.errors import Absent
 from oci.manifest import Platform, normalise
-from oci.reference import Reference, parse
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, ImageId, PodId
 from shim.images import layers, recovery
-from shim.images.archive import ArchiveImage, images_in, wanted_layers
 from shim.images.asking import Asking
-from shim.images.cancellation import Cancellation
 from shim.images.catalogue import find
 from shim.images.documents import digests_of, read_document
 from shim.images.export import Export
+from shim.images.foreign import Taken
 from shim.images.fsck import Fsck
+from shim.images.importing import Importing
 from shim.images.intake import Intake, settle
-from shim.images.keeping import Keeping, Names
+from shim.images.keeping import Keeping
 from shim.images.layout import Layout
 from shim.images.lending import Lending, Loan, stack_order
 from shim.images.obtaining import Obtaining
@@ -37,7 +36,6 @@ from shim.images.pruning import Pruning
 from shim.images.pulls import Pulls
 from shim.images.receive import disk_failure
 from shim.images.settings import StoreSettings
-from shim.images.sources import Source, open_source
 from shim.images.threads import Threads
 from shim.images.trust.gate import Gate
 from shim.images.upkeep import Upkeep
@@ -77,6 +75,9 @@ class ImageStore:
         self._keeping = Keeping(self._layout, records, settings, self._threads, self._intake, self._lending)
         architecture, variant = normalise(settings.architecture or os.uname().machine, settings.variant)
         self._node = Platform(architecture=architecture, variant=variant)
+        self._importing = Importing(
+            self._layout, settings, self._threads, self._keeping, self._gate, self._node
+        )
         self._pulls = Pulls(
             self._layout,
             self._node,
@@ -198,24 +199,17 @@ class ImageStore:
 
         `names` replace the names of the archive (which then must hold one image). Raises BadInput, Full.
         """
-        what = f"archive {path}"
-        wanted = tuple(parse(name) for name in names)
-        cancellation = Cancellation()
-        limits = self._settings.limits
-        source = await self._threads.run(
-            cancellation,
-            lambda: open_source(path, self._layout, limit=limits.image, cancellation=cancellation, what=what),
-            discard=lambda late: late.close(),
-        )
-        try:
-            found = await self._threads.run(
-                cancellation, lambda: images_in(source, self._node, limits=limits, what=what)
-            )
-            if wanted and len(found) > 1:
-                raise BadInput(f"{what}: names are given, but it holds {len(found)} images")
-            return [await self._import(path, source, image, wanted or image.names, what) for image in found]
-        finally:
-            await self._threads.do(source.close)
+        return await self._importing.archive(path, names)
+
+    async def import_store(
+        self, kind: str, root: Path, *, images: Sequence[str] = (), dry_run: bool = False
+    ) -> list[Taken]:
+        """Images of another runtime's store, read offline: `kind` is "containerd" or "docker".
+
+        All of them, or those of `images` (names, ids, digests). One that cannot be had is told with its
+        reason. With `dry_run` nothing comes in. Raises BadInput when the store cannot be read.
+        """
+        return await self._importing.store(kind, root, images, dry_run=dry_run)
 
     async def acquire_rootfs(
         self, container_id: ContainerId, image_id: ImageId, directory: Path, owners: Owners | None = None
@@ -317,16 +311,6 @@ class ImageStore:
         return FilesystemUsage(
             mountpoint=directory, used_bytes=use.bytes, inodes_used=use.inodes, timestamp=time.time_ns()
         )
-
-    async def _import(
-        self, path: Path, source: Source, image: ArchiveImage, names: Sequence[Reference], what: str
-    ) -> ImageRecord:
-        wanted = wanted_layers(source, image, self._layout, self._settings.limits, what=what)
-        tags = tuple(name.canonical for name in names if not name.digest)
-        digests = tuple(f"{name.name}@{image.resolved.name_digest}" for name in names if image.digested)
-        given = Names(tags, tuple(dict.fromkeys(digests)))
-        admission = await self._gate.admit_archive(image.transport, path, what)
-        return await self._keeping.take_in(image.resolved, wanted, given, admission, {}, None, what)
 
     async def _release(self, container_id: ContainerId) -> None:
         if await self._lending.take_back(container_id):

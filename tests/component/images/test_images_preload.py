@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from config.loading import load
 from shim.images.preload import Preload
 from shim.images.store import ImageStore
 from tests.component.images.archives import entry, write_layout
@@ -160,3 +161,12 @@ def test_a_file_that_still_grows_is_left_until_it_is_whole(
 
     run(story)
     assert [record for record in caplog.records if record.message == "images are not preloaded"] == []
+
+
+def test_the_example_of_the_page_is_a_configuration(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs/archives.md").read_text()
+    (tmp_path / "config.toml").write_text(
+        page.split("<!-- example: preload.toml -->\n```toml\n")[1].split("```")[0]
+    )
+    images = load(tmp_path / "config.toml").settings.images
+    assert [path.parent.name for path in images.preload_dirs] == ["agent", "agent"]

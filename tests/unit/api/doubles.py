@@ -11,8 +11,9 @@ from typing import Any
 from api.ports import Condition, NodeStatus
 from oci.errors import Absent
 from oci.registry_auth import Credentials
-from oci.workload import ContainerId, ContainerSpec, PodId, PodSpec, Resources
+from oci.workload import ContainerId, ContainerSpec, ImageId, PodId, PodSpec, Resources
 from shim.collector import PodMetrics
+from shim.images.foreign import Taken
 from shim.images.progress import PullProgress
 from shim.records import ContainerRecord, ImageRecord, PodRecord
 from shim.runtimes.driver import ExecResult, Session, Size
@@ -175,6 +176,13 @@ class Images:
 
     async def explain(self, reference: str, /, *, namespace: str = "") -> Sequence[str]:
         return (f"would ask for {reference} for {namespace}",)
+
+    async def import_store(
+        self, kind: str, root: Path, /, *, images: Sequence[str] = (), dry_run: bool = False
+    ) -> Sequence[Taken]:
+        self.calls.append(("import_store", kind, root, images, dry_run))
+        good = Taken(names=("r.example/a:1",), digest="sha256:1", size=5, image_id=ImageId("sha256:2"))
+        return (good, Taken(names=("b:1",), digest="sha256:3", size=0, problem="layer missing"))
 
     async def import_archive(self, path: Path, /, *, names: Sequence[str] = ()) -> Sequence[ImageRecord]:
         self.calls.append(("import", path, tuple(names)))

@@ -240,13 +240,32 @@ def test_events_of_one_realm_are_followed_until_the_watcher_leaves() -> None:
     assert store.listeners == []
 
 
+def test_import_from_a_store_tells_what_came_and_what_did_not() -> None:
+    images = doubles.Images()
+    request = admin_pb2.ImportRequest(path="/var/lib/docker", kind="docker", images=["a"], dry_run=True)
+    response = answer(service(images=images).import_(request))
+    assert response == admin_pb2.ImportResponse(
+        images=[
+            admin_pb2.ImportedImage(id="sha256:2", names=["r.example/a:1"], size=5, digest="sha256:1"),
+            admin_pb2.ImportedImage(names=["b:1"], digest="sha256:3", problem="layer missing"),
+        ]
+    )
+    assert images.calls == [("import_store", "docker", Path("/var/lib/docker"), ("a",), True)]
+    for bad, words in (
+        (admin_pb2.ImportRequest(path="/p", kind="docker", names=["a"]), "^names: images of a store keep"),
+        (admin_pb2.ImportRequest(path="/p", images=["a"]), "^images, dry_run: are for stores"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            answer(service().import_(bad))
+
+
 def test_import_takes_an_absolute_path_and_names() -> None:
     images = doubles.Images()
     request = admin_pb2.ImportRequest(path="/tmp/image.tar", names=["busybox:1"])
     found = answer(service(images=images).import_(request))
     assert images.calls == [("import", Path("/tmp/image.tar"), ("busybox:1",))]
     assert found == admin_pb2.ImportResponse(
-        images=[admin_pb2.ImportedImage(id=records.IMAGE_ID, names=["docker.io/library/nginx:1"])]
+        images=[admin_pb2.ImportedImage(id=records.IMAGE_ID, names=["docker.io/library/nginx:1"], size=1000)]
     )
     with pytest.raises(BadInput, match=r"^path: 'image.tar' is not an absolute path$"):
         answer(service(images=images).import_(admin_pb2.ImportRequest(path="image.tar")))

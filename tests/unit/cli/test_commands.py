@@ -251,6 +251,29 @@ def test_an_archive_is_imported_by_its_absolute_path(
     assert service.run("import", "missing.tar") == 3
 
 
+def test_a_store_is_imported_and_what_cannot_be_had_is_told(
+    service: Service, tmp_path: Path, capsys: Capture
+) -> None:
+    digest = "sha256:" + "a" * 64
+    service.answers["Import"] = admin_pb2.ImportResponse(
+        images=[
+            admin_pb2.ImportedImage(id="sha256:1", names=["n:1"], size=2048, digest=digest),
+            admin_pb2.ImportedImage(names=["m:1"], digest=digest, problem="its layer is gone"),
+        ]
+    )
+    assert service.run("import", "--from", "docker", str(tmp_path), "n:1", "m:1") == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err.strip()) == ("n:1  sha256:1\n", "crisp: its layer is gone")
+    assert service.run("import", "--from", "docker", "--dry-run", str(tmp_path)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["IMAGE", "n:1", "m:1"]
+    assert lines[2].endswith("its layer is gone")
+    assert service.requests("Import") == [
+        admin_pb2.ImportRequest(path=str(tmp_path), kind="docker", images=["n:1", "m:1"]),
+        admin_pb2.ImportRequest(path=str(tmp_path), kind="docker", dry_run=True),
+    ]
+
+
 def test_a_pull_says_who_answered_why_and_as_whom(service: Service, capsys: Capture) -> None:
     layers = [
         admin_pb2.LayerProgress(digest="sha256:" + "a" * 64, phase="done", received=2048, total=2048),
