@@ -114,3 +114,22 @@ def test_with_usage_from_cri_alone_the_summary_has_it_all(
             lambda: all(word in words() for word in ("usageNanoCores", "workingSetBytes", "rxBytes")),
             "the summary has processor time, memory and network",
         )
+
+        def lines() -> list[str]:
+            text = own.get("/metrics/cadvisor").decode()
+            return [line for line in text.splitlines() if f'pod="told-{NODE}"' in line]
+
+        own.until(
+            lambda: any(line.startswith("container_cpu_usage_seconds_total{") for line in lines()),
+            "the runtime's metrics are kubelet's",
+        )
+        # Collectors that add pod, namespace and container themselves must not make two of any.
+        labels = {line: re.findall(r'(\w+)="', line.rpartition(" ")[0]) for line in lines()}
+        assert {line: names for line, names in labels.items() if len(set(names)) != len(names)} == {}
+        assert len({line.rpartition(" ")[0] for line in labels}) == len(labels)
+        (of_container,) = [
+            line
+            for line in labels
+            if line.startswith("container_memory_usage_bytes{") and 'container="main"' in line
+        ]
+        assert 'namespace="default"' in of_container
