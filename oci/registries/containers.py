@@ -32,6 +32,7 @@ _MIRROR = ("location", "insecure", "pull-from-mirror")
 _MODES = ("enforcing", "permissive", "disabled")
 _USES = ("all", "digest-only", "tag-only")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?|\[[0-9a-fA-F:]+\](?::[0-9]{1,5})?")
+_PATH = re.compile(r"(?:[a-z0-9._-]+(?:/[a-z0-9._-]+)*)?")
 HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -226,7 +227,8 @@ def _mirror(table: Section, by_digest_only: bool) -> Mirror:
 
 def _location(table: Section) -> str:
     text = table.text("location").rstrip("/")
-    if text and not _PLACE.fullmatch(text.partition("/")[0]):
+    host, _, path = text.partition("/")
+    if text and not (_PLACE.fullmatch(host) and _PATH.fullmatch(path)):
         raise table.wrong(f"{shown(text)!r} is not host[:port] with or without a path", "location")
     return text
 
