@@ -1,5 +1,8 @@
 """An image as an OCI archive (image-spec, image-layout.md, in a tar), as a stream.
 
+One that has a tag is a docker-archive as well, by a manifest.json that names the same blobs: `docker load`
+reads it, as it reads what its own `docker save` writes since version 25.
+
 Its configuration is the stored one to the byte, so its id and diff ids are the same wherever it is read.
 Where the compressed layers are kept the manifest is the registry's too; else the layers are plain tars, and
 the manifest is made here. What a layer holds is hashed once more while it leaves: a damaged one ends the
@@ -19,6 +22,7 @@ from typing import Final
 from oci.errors import Absent, Internal
 from oci.manifest import Manifest
 from oci.workload import ImageId
+from shim.images.archive import blob_name
 from shim.images.documents import read_document
 from shim.images.intake import Intake
 from shim.images.layers import EROFS
@@ -83,7 +87,8 @@ class Export:
                     blobs = [await self._tar(diff_id, gotten) for diff_id in diff_ids]
                     body, kind = _manifest(image, config, blobs), _MANIFEST
                 files = {blob.digest: blob for blob in (_bytes(body), _bytes(config), *blobs)}
-                async for block in self._archive(image, kind, body, list(files.values())):
+                heads = _heads(image, kind, body, [blob.digest for blob in blobs])
+                async for block in self._archive(heads, list(files.values())):
                     yield block
             finally:
                 for received in gotten:
@@ -118,15 +123,10 @@ class Export:
             ) from failure
         return _Blob(digest=diff_id, path=path, size=size)
 
-    async def _archive(
-        self, image: ImageRecord, kind: str, manifest: bytes, blobs: list[_Blob]
-    ) -> AsyncGenerator[bytes, None]:
-        yield _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        yield _file("index.json", _index(image, kind, manifest))
+    async def _archive(self, heads: bytes, blobs: list[_Blob]) -> AsyncGenerator[bytes, None]:
+        yield heads
         for blob in blobs:
-            yield _header(
-                f"blobs/sha256/{blob.digest.removeprefix('sha256:')}", blob.size or len(blob.content)
-            )
+            yield _header(blob_name(blob.digest), blob.size or len(blob.content))
             if blob.path is None:
                 yield _padded(blob.content)
                 continue
@@ -177,6 +177,20 @@ def _index(image: ImageRecord, kind: str, manifest: bytes) -> bytes:
         {**described, "annotations": {_NAME: tag, _REF: tag.rpartition(":")[2]}} for tag in image.tags
     ] or [described]
     return json.dumps({"schemaVersion": 2, "manifests": entries}, separators=(",", ":")).encode("ascii")
+
+
+def _heads(image: ImageRecord, kind: str, manifest: bytes, layers: list[str]) -> bytes:
+    """The files that say what the archive holds; `layers` are the digests of its blobs, base first."""
+    heads = _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+    heads += _file("index.json", _index(image, kind, manifest))
+    if image.tags:
+        docker = {
+            "Config": blob_name(image.id),
+            "RepoTags": image.tags,
+            "Layers": [blob_name(digest) for digest in layers],
+        }
+        heads += _file("manifest.json", json.dumps([docker], separators=(",", ":")).encode("ascii"))
+    return heads
 
 
 def _file(name: str, content: bytes) -> bytes:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from oci.errors import Absent, BadInput
+from urllib3.exceptions import HTTPError
+
+from oci.errors import Absent, BadInput, Busy
 from oci.reference import Reference
 from oci.registries.endpoint import PULL, Endpoint
 from oci.registry_transfer import shown_url
 from oci.trust.lookaside import Places, signature_url
 from oci.trust.signatures import LARGEST, MOST, Signature, attachment_tag, parse_attachments
 from shim.images.cancellation import Cancellation
-from shim.images.connections import Connections, Trust, Unreachable
+from shim.images.connections import UNAVAILABLE, Connections, Trust, Unreachable
 from shim.images.resolving import first_of
 from shim.images.routes import Route
 from shim.images.session import Session
@@ -65,14 +68,17 @@ def beside(
 ) -> list[Signature]:
     """GPG signatures of a lookaside store, numbered from 1 without a gap; none is an empty list.
 
-    Raises Unreachable, BadInput (a URL, an answer), Cancelled.
+    Raises Busy (token RegistryUnavailable), BadInput (a URL, an answer), Cancelled.
     """
     base = places.lookaside(reference) or LOOKASIDE
     found: list[Signature] = []
     for digest in digests:
         for number in range(1, MOST + 1):
             url = signature_url(base, reference.repository, digest, number)
-            body = _local(url) if url.startswith("file:") else _remote(url, settings, cancellation)
+            try:
+                body = _local(url) if url.startswith("file:") else _remote(url, settings, cancellation)
+            except Unreachable as failure:
+                raise Busy(f"signatures of {reference}: {failure.message}", token=UNAVAILABLE) from failure
             if body is None:
                 break
             found.append(Signature(content=body))
@@ -105,15 +111,16 @@ def _remote(url: str, settings: StoreSettings, cancellation: Cancellation) -> by
     )
     try:
         response, last = connections.request("GET", url, {})
-        if response.status == 404:
-            return None
-        if response.status != 200:
-            raise Unreachable(f"{shown_url(last)}: answer {response.status}", answered=True)
         try:
-            body = response.read(LARGEST + 1, decode_content=False)
-        except Exception as failure:
+            if response.status == 404:
+                return None
+            if response.status != 200:
+                raise Unreachable(f"{shown_url(last)}: answer {response.status}", answered=True)
+            return _bounded(response.read(LARGEST + 1, decode_content=False), shown_url(last))
+        except (HTTPError, HTTPException, OSError, ValueError) as failure:
             raise connections.failure(failure, last) from failure
-        return _bounded(body, shown_url(last))
+        finally:
+            response.close()
     finally:
         connections.close()
 

@@ -6,7 +6,6 @@ not run once they no longer allow it. Belongs to the event loop.
 from __future__ import annotations
 
 import base64
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from shim.images.trust.gpg import Gpg
 from shim.images.trust.verifiers import Asked, verify
 from shim.records import Admission, ImageRecord, KeptSignature
 
-log = logging.getLogger(__name__)
+_REMEMBERED = 4096
 
 
 class Gate:
@@ -40,6 +39,8 @@ class Gate:
         self._threads = threads
         self._files = TrustFiles(settings.trust)
         self._gpg = Gpg(settings.trust.gpg, directory)
+        # What a changed policy has let in already, so that gpg does not run for every container.
+        self._passed: set[tuple[str, str, str, str, str]] = set()
 
     async def before(self, reference: Reference, namespace: str) -> None:
         """Refuse what no signature could help, before a registry is asked. Raises Untrusted."""
@@ -167,10 +168,14 @@ class Gate:
             return policy.default if reference is None else policy.of_registry(reference)
 
         demand, keys = await self._demand(find, namespace, what)
-        if admission is not None and admission.policy == digest_of_demand(demand, keys):
+        digest = digest_of_demand(demand, keys)
+        if admission is not None and admission.policy == digest:
             return
         _refuse_rejected(demand, what)
         held = record.admissions if admission is None else (admission,)
+        key = (record.id, what, "" if admission is None else admission.name, namespace, digest)
+        if key in self._passed:
+            return
         digests = {one.digest for one in held if one.digest} | {record.manifest_digest}
         signatures = tuple(_unpacked(kept) for one in held for kept in one.signatures)
         subject = None if reference is None else Subject(reference=reference, digests=frozenset(digests))
@@ -181,6 +186,9 @@ class Gate:
                 f"{refusal.message} (the policy has changed since the image came; pull it again to look for "
                 "new signatures)"
             ) from refusal
+        if len(self._passed) >= _REMEMBERED:
+            self._passed.clear()
+        self._passed.add(key)
 
     async def _judge(
         self,

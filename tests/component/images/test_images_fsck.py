@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -207,6 +210,19 @@ def test_pruning_says_first_and_takes_what_nobody_uses(double: Registry, home: P
     run(story)
 
 
+def taken_by_a_peer(archive: Path, name: str, config: str) -> None:
+    """The archive is both an OCI and a docker-archive to skopeo."""
+    for source in (f"oci-archive:{archive}", f"docker-archive:{archive}:{name}"):
+        copy = archive.with_name("copy")
+        subprocess.run(
+            ["skopeo", "copy", "--quiet", "--insecure-policy", source, f"dir:{copy}"],
+            check=True,
+            capture_output=True,
+        )
+        assert json.loads((copy / "manifest.json").read_bytes())["config"]["digest"] == config
+        shutil.rmtree(copy)
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_an_exported_image_is_the_same_where_it_is_imported(
     double: Registry, home: Path, form: str, kept: bool, tmp_path: Path
@@ -221,6 +237,7 @@ def test_an_exported_image_is_the_same_where_it_is_imported(
             again = b"".join([part async for part in store.upkeep.export(double.reference("app:1"))])
             assert again == archive.read_bytes()
             assert not [name for name in content(home) if name.startswith("tmp/")]
+        taken_by_a_peer(archive, double.reference("app:1"), pushed.config)
         other = home.with_name("other")
         async with opened(other, form="directory" if form == "erofs" else "erofs") as store:
             (found,) = await store.import_archive(archive)
