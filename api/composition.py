@@ -143,7 +143,7 @@ async def assemble(
     put other collaborators into the place of those that the life cycle is given.
     """
     settings = loaded.settings
-    paths = Paths(state_dir=settings.state_dir, run_dir=settings.run_dir)
+    paths = Paths(state_dir=settings.state_dir, run_dir=settings.run_dir, image_dir=settings.images.directory)
     lock = await asyncio.to_thread(prepare, paths)
     try:
         host = await asyncio.to_thread(host_facts.gather, driver=_cgroup_driver(settings))
@@ -297,6 +297,8 @@ def _store_settings(settings: Settings) -> StoreSettings:
         registries=places_of(images),
         pinned=tuple(images.pinned),
         isolate_unpack=images.isolate_unpack,
+        keep_compressed=images.keep_compressed,
+        writable=settings.state_dir if images.directory is not None else None,
         limits=Limits(
             manifest=int(images.max_manifest_size),
             layers=images.max_layers,

@@ -56,6 +56,7 @@ class ImageService:
         return cri_pb2.RemoveImageResponse()
 
     async def image_fs_info(self, _request: cri_pb2.ImageFsInfoRequest) -> cri_pb2.ImageFsInfoResponse:
-        # Writable layers lie in the same state directory, so on the same file system.
-        use = images.filesystem(await self._images.filesystem_usage())
-        return cri_pb2.ImageFsInfoResponse(image_filesystems=[use], container_filesystems=[use])
+        return cri_pb2.ImageFsInfoResponse(
+            image_filesystems=[images.filesystem(await self._images.filesystem_usage())],
+            container_filesystems=[images.filesystem(await self._images.writable_usage())],
+        )

@@ -275,6 +275,16 @@ class ImageSettings(Table):
         description="Shell patterns of image names that are never garbage collected by kubelet, such as"
         " `registry.example/base/*`.",
     )
+    directory: AbsolutePath | None = Field(
+        default=None,
+        description="Where images lie, such as a disk of their own; must exist. Unset: in `state_dir`. When"
+        " it is changed, images are pulled again; the old directory is left as it is.",
+    )
+    keep_compressed: bool = Field(
+        default=False,
+        description="Keep each pulled layer also as it came, for `crisp export` with the registry's digests"
+        " and for repairs without a registry.",
+    )
     isolate_unpack: bool = Field(
         default=True,
         description="Unpack layers of the `directory` form behind walls: namespaces and a root directory of"

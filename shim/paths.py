@@ -15,6 +15,7 @@ from oci.workload import ContainerId, PodId
 class Paths:
     state_dir: Path  # /var/lib/crisp
     run_dir: Path  # /run/crisp
+    image_dir: Path | None = None  # where images lie if not in the state directory
 
     @property
     def pods(self) -> Path:
@@ -26,7 +27,7 @@ class Paths:
 
     @property
     def images(self) -> Path:
-        return self.state_dir / "images"
+        return self.image_dir or self.state_dir / "images"
 
     @property
     def preloaded(self) -> Path:

@@ -305,6 +305,19 @@ class ImageStore:
             mountpoint=self.directory, used_bytes=used, inodes_used=inodes, timestamp=time.time_ns()
         )
 
+    async def writable_usage(self) -> FilesystemUsage:
+        """What the file system of the writable layers has in use; that of the images where it is the same."""
+        writable = self._settings.writable
+        if writable is None:
+            return await self.filesystem_usage()
+        found = await self._threads.do(os.statvfs, writable)
+        return FilesystemUsage(
+            mountpoint=writable,
+            used_bytes=(found.f_blocks - found.f_bfree) * found.f_frsize,
+            inodes_used=found.f_files - found.f_ffree,
+            timestamp=time.time_ns(),
+        )
+
     async def usage_of(self, directory: Path) -> FilesystemUsage:
         """What a directory takes (a container's `upper`), walked in a thread; absent is zero."""
         use: Use = await self._threads.do(walk, directory)

@@ -14,13 +14,20 @@ class Lock:
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor = descriptor
+        self._also: Lock | None = None
         self.path = path
+
+    def hold_also(self, other: Lock) -> None:
+        """Have `other` released with this one."""
+        self._also = other
 
     def release(self) -> None:
         """Give the lock up; the file stays (removing it would race with the next holder). Repeatable."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        if self._also is not None:
+            self._also.release()
 
 
 def acquire(path: str | Path, *, what: str) -> Lock:

@@ -171,6 +171,9 @@ class Images:
     async def filesystem_usage(self) -> FilesystemUse:
         return FilesystemUse(timestamp=5, mountpoint="/var/lib/crisp", used_bytes=6, inodes_used=7)
 
+    async def writable_usage(self) -> FilesystemUse:
+        return await self.filesystem_usage()
+
     def progress(self) -> tuple[PullProgress, ...]:
         return self.running
 
