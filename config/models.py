@@ -277,6 +277,7 @@ class ImageSettings(Table):
     )
     directory: AbsolutePath | None = Field(
         default=None,
+        json_schema_extra={"shown": '"/var/lib/crisp/images"'},
         description="Where images lie, such as a disk of their own; must exist. Unset: in `state_dir`. When"
         " it is changed, images are pulled again; the old directory is left as it is.",
     )

@@ -59,7 +59,7 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
                 "handler_policy": HandlerPolicySettings(),
                 "kubelet": KubeletSettings(),
                 "images": shown.images.model_copy(
-                    update={"trust": TrustSettings(), "namespaced_auth_dir": None}
+                    update={"trust": TrustSettings(), "namespaced_auth_dir": None, "directory": None}
                 ),
                 "network": shown.network.model_copy(update={"cache_dir": None}),
                 "containers": shown.containers.model_copy(
