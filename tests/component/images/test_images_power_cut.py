@@ -180,7 +180,7 @@ def test_a_disk_that_is_full_or_fails_at_any_write_is_named_and_leaves_nothing(
     double: Registry, home: Path, form: str, number: int, request: pytest.FixtureRequest
 ) -> None:
     """At every write of a pull, an import and a removal; then the same succeeds."""
-    stride = max(1, int(request.config.getoption("--sweep-stride")) // 2)
+    stride = int(request.config.getoption("--sweep-stride"))
     pushed = double.push("app", "1", [LAYERS["small"], LAYERS["big"]])
     archive = home.parent / "archive"
     write_layout(double, archive, entry(double, pushed.manifest))
