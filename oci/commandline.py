@@ -87,9 +87,19 @@ def checkpoint(runtime: Runtime, log: Path, container: str, *, images: Path, wor
     return _command(runtime, log, "checkpoint", *paths, *options, container)
 
 
+def kill_group(runtime: Runtime, log: Path, container: str, leader: int) -> list[str]:
+    """SIGKILL to a process group of a sandbox, by the number that exec gave its leader (runsc)."""
+    return _command(runtime, log, "kill", f"--pgid={leader}", container, "9")
+
+
 def kill_process(runtime: Runtime, log: Path, container: str, pid: int) -> list[str]:
-    """SIGKILL to one process of a sandbox, by its number in the container (runsc)."""
+    """SIGKILL to one process of a sandbox, by the number that exec gave it (runsc)."""
     return _command(runtime, log, "kill", f"--pid={pid}", container, "9")
+
+
+def resume(runtime: Runtime, log: Path, container: str) -> list[str]:
+    """Let a paused container run on."""
+    return _command(runtime, log, "resume", container)
 
 
 def port_forward(runtime: Runtime, log: Path, container: str, *, stream: Path, port: int) -> list[str]:

@@ -134,7 +134,8 @@ ROWS: tuple[Row, ...] = (
             "features": {"apparmor": False, "selinux": False, "user_namespaces": False},
             "lacks": {
                 Ability.GROUP: "what a container uses is counted for its sandbox as a whole",
-                Ability.OOM: "a container's memory limit is not enforced, the sandbox has them all",
+                Ability.LIMITS: "a container's limits are not enforced, the sandbox has them all",
+                Ability.OOM: "a container's limits are not enforced, the sandbox has them all",
             },
             "notes": (
                 "ignores AppArmor profiles",

@@ -7,15 +7,19 @@ the container, or take the one away and leave the other, so signals go through t
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal as signals
 from dataclasses import replace
 
+from oci.commandline import Phase
 from oci.errors import Absent, CrispError, Internal, RuntimeFailed, WrongState
 from shim import process
 from shim.records import ProcessRef
 from shim.runtimes import processtree
 from shim.runtimes.driver import Target
 from shim.runtimes.oci import OciDriver
+
+log = logging.getLogger(__name__)
 
 
 class InsideDriver(OciDriver):
@@ -28,7 +32,10 @@ class InsideDriver(OciDriver):
         """
         await self._open()
         try:
-            await self._verbs.kill(target.id, signal, everything=everything)
+            if everything and signal == signals.SIGKILL:
+                await self._end_all(target)
+            else:
+                await self._verbs.kill(target.id, signal, everything=everything)
         except (Absent, WrongState):
             pass
         except RuntimeFailed:
@@ -44,6 +51,20 @@ class InsideDriver(OciDriver):
         """The process that stands for the container."""
         return target.process
 
+    async def _end_all(self, target: Target) -> None:
+        """SIGKILL to all; one that somebody paused takes no signals, and runs on first."""
+        try:
+            await self._verbs.kill(target.id, signals.SIGKILL, everything=True)
+            await self._gone(target)
+        except CrispError:
+            if (await self._verbs.state(target.id)).phase is not Phase.PAUSED:
+                raise
+            log.warning("a paused container is resumed, to end it", extra={"container": target.id})
+            await self._verbs.resume(target.id)
+            with contextlib.suppress(WrongState):  # what was sent before has reached it now
+                await self._verbs.kill(target.id, signals.SIGKILL, everything=True)
+            await self._gone(target)
+
     async def _gone(self, target: Target) -> None:
         outside = self._outside(target)
         if outside is not None and not await process.wait_gone(outside, self._kill_time):
@@ -54,8 +75,7 @@ class InsideDriver(OciDriver):
 
     async def _kill_rest(self, target: Target) -> None:
         with contextlib.suppress(CrispError):  # what it cannot kill its delete, or the cgroup, does
-            await self._verbs.kill(target.id, signals.SIGKILL, everything=True)
-            await self._gone(target)
+            await self._end_all(target)
         outside = self._outside(target)
         if outside is not None and process.alive(outside):  # with calls of the runtime in it that hang
 

@@ -118,6 +118,16 @@ class Verbs:
             lambda runtime, log, id_: commandline.kill(runtime, log, id_, signal, everything=everything),
         )
 
+    async def resume(self, container: ContainerId) -> None:
+        """Let a paused container run on."""
+        await self.call("resume", container, commandline.resume)
+
+    async def kill_group(self, container: ContainerId, leader: int) -> None:
+        """Let the runtime kill a process group of a sandbox."""
+        await self.call(
+            "kill", container, lambda runtime, log, id_: commandline.kill_group(runtime, log, id_, leader)
+        )
+
     async def kill_process(self, container: ContainerId, pid: int) -> None:
         """Let the runtime kill one process of a sandbox."""
         await self.call(

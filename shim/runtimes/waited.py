@@ -12,6 +12,7 @@ signal must go through the runtime's `kill`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -52,15 +53,16 @@ _SCRIPT: Final = """\
 exec 5<&0
 (
     read -r words answer <{go} || exit 137
+    rm -f {go}
     {program} --log="$words" start {id}
     printf %s "$?" >"$answer.new" && mv "$answer.new" "$answer"
     exec </dev/null >/dev/null 2>&1 5<&-
     while :; do
-        status=$({runtime} wait {id} | sed -n 's/.*"exitStatus":\\([0-9][0-9]*\\).*/\\1/p')
+        status=$({silent} wait {id} | sed -n 's/.*"exitStatus":\\([0-9][0-9]*\\).*/\\1/p')
         [ -z "$status" ] || exit "$status"
         # Nothing waits for what is gone, or stopped without a word: the sandbox was killed.
-        {runtime} state {id} | grep -q '"status": *"stopped"' && exit 137
-        {runtime} state {id} || exit 137
+        {silent} state {id} | grep -q '"status": *"stopped"' && exit 137
+        {silent} state {id} || exit 137
         sleep 1
     done
 ) <&5 5<&- &
@@ -72,10 +74,11 @@ def script(runtime: commandline.Runtime, words: Path, container: str, pid_file: 
     """The program that conmon takes for the runtime; `words` is the log of create, `go` the fifo. Pure."""
     quoted = {"id": container, "pid_file": str(pid_file), "go": str(go)}
     with_log = commandline.global_arguments(runtime, words)
-    without = (argument for argument in with_log if not argument.startswith("--log="))
+    without = [argument for argument in with_log if not argument.startswith("--log=")]
     return _SCRIPT.format(
         runtime=shlex.join([str(runtime.program), *with_log]),
         program=shlex.join([str(runtime.program), *without]),
+        silent=shlex.join([str(runtime.program), *without, "--log=/dev/null"]),
         **{name: shlex.quote(value) for name, value in quoted.items()},
     )
 
@@ -90,8 +93,11 @@ class WaitedDriver(InsideDriver):
         self._launches.inner_ended = self._kill_inner
 
     async def start(self, target: Target) -> None:
-        """By the program under conmon; raises what the runtime said."""
+        """By the program under conmon; raises what the runtime said, WrongState when it is started."""
         await self._open()
+        outside = await self._blocking(lambda: self._outside(target))
+        if outside is None or not process.alive(outside):
+            raise WrongState(f"handler {self.handler}: container {target.id} has ended, it cannot be started")
         words = self._verbs.log(target.id, "start")
         answer = self._run_dir / "execs" / f"s{target.id}.{secrets.token_hex(6)}"
         answered = self._answers[answer.name] = asyncio.Event()
@@ -110,6 +116,8 @@ class WaitedDriver(InsideDriver):
                 f"handler {self.handler}: start of container {target.id} did not end within"
                 f" {self._timeout:g} s"
             ) from None
+        except FileNotFoundError:
+            raise WrongState(f"handler {self.handler}: container {target.id} is started already") from None
         except OSError as error:
             raise Internal(f"start of container {target.id}: {error.filename}: {error.strerror}") from error
         finally:
@@ -192,18 +200,43 @@ class WaitedDriver(InsideDriver):
         except (OSError, Absent):
             return None
 
+    async def _end_all(self, target: Target) -> None:
+        """What was never started waits for the word to; let go without one, it ends."""
+
+        def let_go() -> None:
+            with contextlib.suppress(OSError):
+                os.close(os.open(target.directory / _GO, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+
+        await self._blocking(let_go)
+        await super()._end_all(target)
+
     async def _delete_from_runtime(self, target: Target) -> None:
-        """Twice where the first was killed: what its sandbox's end took with it has left the rest behind."""
+        """Twice where the first failed.
+
+        A container that was killed before it was started is "not found" in its sandbox; the rest of it goes
+        with the next delete (gVisor of 2026-09).
+        """
         try:
             await super()._delete_from_runtime(target)
         except RuntimeFailed as error:
             log.warning("delete is repeated", extra={"container": target.id, "error": error.message})
             await super()._delete_from_runtime(target)
 
+    async def _remove_rest(self, target: Target) -> None:
+        await super()._remove_rest(target)
+        for name in (_PROGRAM, _GO):
+            (target.directory / name).unlink(missing_ok=True)
+
     async def _kill_inner(self, target: Target, pid: int) -> None:
-        """Kill what an exec started inside the sandbox, whose process outside is dead. Never raises."""
+        """Kill what an exec started inside the sandbox, whose process outside is dead. Never raises.
+
+        It leads a process group there, of which only newer runtimes know: else it alone is killed.
+        """
         try:
-            await self._verbs.kill_process(target.id, pid)
+            try:
+                await self._verbs.kill_group(target.id, pid)
+            except RuntimeFailed:
+                await self._verbs.kill_process(target.id, pid)
         except (Absent, WrongState):
             return
         except CrispError as error:
