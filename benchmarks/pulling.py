@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
 
-from api.client import Client
-from api.proto import cri_pb2
+from api.client import Client, connect
+from api.proto import admin_pb2, cri_pb2
 from benchmarks import memory, work
 from benchmarks.images import APPLICATION, MANY_FILES, SHARING, SMALL_FILES
 from benchmarks.report import Row
@@ -37,7 +37,14 @@ def images(run: Run) -> list[Row]:
     """The rows of the images' table."""
     with ExitStack() as stack:
         unpacking = stack.enter_context(_unpacking(run))
-        return [*_pulls(run, unpacking), *_removals(run), *_starts(run), *_caches(run), *_sharing(run)]
+        return [
+            *_pulls(run, unpacking),
+            *_removals(run),
+            *_starts(run),
+            *_caches(run),
+            *_sharing(run),
+            *_check(run),
+        ]
 
 
 @contextmanager
@@ -164,6 +171,30 @@ def _sharing(run: Run) -> list[Row]:
         Row(name="10 images that share 5 layers: bytes fetched", unit=unit, values=fetched, limit=1.1),
         Row(name="10 images that share 5 layers: bytes stored", unit=unit, values=stored, limit=1.1),
     ]
+
+
+def _check(run: Run) -> list[Row]:
+    """The fsck of all the large images, a gigabyte: bytes by seconds, and by the processors that it uses."""
+    rates: Samples = defaultdict(list)
+    for side in run.sides:
+        if not isinstance(side, Crispd):
+            continue
+        client = run.clients[side.name]
+        large = (SMALL_FILES, APPLICATION, MANY_FILES, SHARING[0])
+        for image in large:
+            work.pull(client, image)
+        with connect(side.admin_socket) as admin:
+            for _ in range(run.counts.large):
+                began = perf_counter()
+                *_, last = admin.admin.Fsck(admin_pb2.FsckRequest())
+                taken = perf_counter() - began
+                assert last.done, last
+                assert not last.findings, last
+                rates[side.name].append(last.read / 1e6 / taken / min(4, os.cpu_count() or 1))
+        for image in large:
+            work.forget(client, image)
+    name = "fsck of 1 GB of layers"
+    return [Row(name=name, unit="MB/s a core", values=rates, minimum=700, spread=True)]
 
 
 def _container(client: Client, pod: Pod) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Row:
     """One measure. `values` are by side; the table shows their medians, or `shown` of them.
 
-    `most` or `least` bound the ratio crispd / containerd, `limit` crispd's own figure.
+    `most` or `least` bound the ratio crispd / containerd, `limit` and `minimum` crispd's own figure.
     """
 
     name: str
@@ -20,6 +20,7 @@ class Row:
     most: float | None = None
     least: float | None = None
     limit: float | None = None
+    minimum: float | None = None
     quantile: float = 0.5
     spread: bool = False  # show the least and the most too
 
@@ -38,6 +39,8 @@ class Row:
         ours = self.figure("crispd")
         if self.limit is not None:
             return None if ours is None else ours <= self.limit
+        if self.minimum is not None:
+            return None if ours is None else ours >= self.minimum
         if self.ratio is None:
             return None
         if self.most is not None:
@@ -49,6 +52,8 @@ class Row:
             return f"≤ {self.most:g}x"
         if self.least is not None:
             return f"≥ {self.least:g}x"
+        if self.minimum is not None:
+            return f"≥ {self.minimum:g} {self.unit}"
         return "" if self.limit is None else f"≤ {self.limit:g} {self.unit}"
 
 

@@ -119,6 +119,10 @@ class Crispd:
         return self._daemon.directory
 
     @property
+    def admin_socket(self) -> Path:
+        return self._daemon.admin_socket
+
+    @property
     def bundles(self) -> Path:
         """Where its containers' OCI bundles are."""
         return self._daemon.state_dir / "containers"

@@ -12,6 +12,8 @@ import pytest
 from benchmarks import rows
 from tests.daemon import TREE
 
+OURS_ALONE = {("fsck of 1 GB of layers", "containerd")}
+
 
 @pytest.mark.timeout(600)  # the first time containerd is compiled
 def test_every_group_of_the_benchmark_gives_figures_for_both_sides(tmp_path: Path) -> None:
@@ -30,6 +32,6 @@ def test_every_group_of_the_benchmark_gives_figures_for_both_sides(tmp_path: Pat
         name: side
         for name, values in json.loads(samples.read_text()).items()
         for side in ("crispd", "containerd")
-        if not values.get(side)
+        if not values.get(side) and (name, side) not in OURS_ALONE
     }
     assert missing == {}

@@ -38,7 +38,7 @@ def test_every_command_says_what_the_page_shows(daemon: Daemon, tmp_path: Path) 
     wrapper.parent.mkdir()
     wrapper.write_text(f'#!/bin/sh\nexec {" ".join(command())} "$@"\n')
     wrapper.chmod(0o755)
-    variables = environment(daemon)
+    variables = environment(daemon, PYTHONUNBUFFERED="1")  # the order of what is said, as on a terminal
     variables["PATH"] = f"{wrapper.parent}:{variables['PATH']}"
     for line, shown in steps():
         for there, here in (("/var/lib/crisp", daemon.state_dir), ("/var/tmp", tmp_path)):
