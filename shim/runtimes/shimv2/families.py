@@ -74,7 +74,7 @@ FAMILIES: Final = (
         options_type="io.containerd.runsc.v1.options",
         events=True,  # an event that is not taken is the end of it, until it was told of nobody
         calm_from=20260801,
-        leavings=("address", "init.pid", "shim-address", "shim.pid", "state.json"),
+        leavings=("init.pid", "log.json", "state.json", "work"),
     ),
     Family(
         name="kata",
