@@ -19,8 +19,6 @@ CALLS: Final = (
     "fchdir", "fchmod", "fchmodat", "fchown", "fchownat", "fsetxattr", "fstat", "ftruncate", "linkat",
     "lsetxattr", "mkdirat", "mknodat", "newfstatat", "openat", "pwrite64", "setxattr", "symlinkat", "umask",
     "utimensat",
-    # what was made is sealed with
-    "fadvise64", "getdents64", "readlinkat", "readv",
     # what the tar is read and the result is told with
     "close", "fcntl", "lseek", "pread64", "read", "write",
     # what the interpreter lives and ends by

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from oci.layers.tree import Node
+
 _BLOCK: Final = 1 << 20
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,31 +29,41 @@ def seal_of_index(index: bytes, implied: bytes) -> str:
     return digest.hexdigest()
 
 
-def seal_of_tree(
-    directory: int, known: Mapping[int, bytes] = {}, *, step: Callable[[int], None] = lambda _size: None
-) -> str:
-    """Of everything below an opened directory; `known` has digests of contents by inode number.
+def seal_of_tree(directory: int, *, step: Callable[[int], None] = lambda _size: None) -> str:
+    """Of everything below an opened directory. `step` hears how many bytes were read. Raises OSError."""
+    digest = hashlib.sha256()
+    _seal(directory, None, digest.update, {}, step)
+    return digest.hexdigest()
 
-    `step` hears how many bytes were read. Raises OSError.
+
+def seal_of_made(directory: int, root: Node, contents: Mapping[int, bytes]) -> str:
+    """The same of a tree that was just made, without listing or reading it: its process may do neither.
+
+    `contents` has the digest of every file's content by inode number. Raises OSError.
     """
     digest = hashlib.sha256()
-    contents = dict(known)
-    _seal(directory, digest.update, contents, step)
+    _seal(directory, root, digest.update, dict(contents), lambda _size: None)
     return digest.hexdigest()
 
 
 def _seal(
-    directory: int, add: Callable[[bytes], None], contents: dict[int, bytes], step: Callable[[int], None]
+    directory: int,
+    node: Node | None,
+    add: Callable[[bytes], None],
+    contents: dict[int, bytes],
+    step: Callable[[int], None],
 ) -> None:
-    for name in sorted(map(os.fsencode, os.listdir(directory))):
+    made = None if node is None else node.entries()
+    for name in sorted(map(os.fsencode, os.listdir(directory)) if made is None else made):
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        child = None if made is None else made[name]
         mode, size = found.st_mode, found.st_size if stat.S_ISREG(found.st_mode) else 0
         facts = (mode, found.st_uid, found.st_gid, size, found.st_mtime_ns, found.st_rdev)
         add(b"%d\0%s\0%s\0" % (len(name), name, " ".join(map(str, facts)).encode("ascii")))
         if stat.S_ISDIR(mode):
             inner = os.open(name, _DIRECTORY, dir_fd=directory)
             try:
-                _seal(inner, add, contents, step)
+                _seal(inner, child, add, contents, step)
             finally:
                 os.close(inner)
             add(b"end\0")
@@ -60,7 +72,7 @@ def _seal(
                 contents[found.st_ino] = _content(directory, name, step)
             add(contents[found.st_ino])
         elif stat.S_ISLNK(mode):
-            add(os.readlink(name, dir_fd=directory))
+            add(os.readlink(name, dir_fd=directory) if child is None else child.entry.target)
 
 
 def _content(directory: int, name: bytes, step: Callable[[int], None]) -> bytes:

@@ -20,7 +20,7 @@ from oci.layers.tar import TarReader
 from oci.layers.tree import Node, Tree
 from oci.layers.xattr import kept
 from shim.images.confinement import Bounds, confine, limit
-from shim.images.seal import seal_of_tree
+from shim.images.seal import seal_of_made
 
 BAD_LAYER = 3
 """Exit status: the layer is at fault, standard error says how."""
@@ -136,11 +136,15 @@ class Writer:
         digest = hashlib.sha256()
         if entry.sparse is None:
             self._copy(Segment(0, entry.size, entry.offset), descriptor, digest.update)
-            self.contents[os.fstat(descriptor).st_ino] = digest.digest()
-            return
-        os.ftruncate(descriptor, entry.size)
-        for run in entry.sparse:
-            self._copy(run, descriptor, digest.update)
+        else:
+            os.ftruncate(descriptor, entry.size)
+            for run in entry.sparse:
+                self._copy(run, descriptor, lambda _block: None)
+            at = 0
+            while block := os.pread(descriptor, _BLOCK, at):  # with its holes
+                digest.update(block)
+                at += len(block)
+        self.contents[os.fstat(descriptor).st_ino] = digest.digest()
 
     def _copy(self, run: Segment, descriptor: int, add: Callable[[bytes], None]) -> None:
         done = 0
@@ -165,8 +169,9 @@ def main(arguments: list[str]) -> int:
         limit(Bounds(memory=memory, seconds=seconds))
         if arguments[4:] != [OPEN]:
             confine(directory)
-        inodes = writer.write(read_tree(tar), directory)
-        seal = seal_of_tree(directory, writer.contents)
+        root = read_tree(tar)
+        inodes = writer.write(root, directory)
+        seal = seal_of_made(directory, root, writer.contents)
     except CrispError as failure:
         return _fail(BAD_LAYER, str(failure))
     except OSError as failure:

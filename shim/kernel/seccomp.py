@@ -58,8 +58,7 @@ MACHINES: Final[Mapping[str, Machine]] = MappingProxyType(
                     "newfstatat": 262, "openat": 257, "pread64": 17, "pwrite64": 18, "read": 0,
                     "restart_syscall": 219, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15,
                     "sched_yield": 24, "setxattr": 188, "sigaltstack": 131, "symlinkat": 266, "umask": 95,
-                    "utimensat": 280, "write": 1, "fadvise64": 221, "getdents64": 217, "readlinkat": 267,
-                    "readv": 19,
+                    "utimensat": 280, "write": 1,
                 }
             ),
         ),
@@ -77,7 +76,6 @@ MACHINES: Final[Mapping[str, Machine]] = MappingProxyType(
                     "restart_syscall": 128, "rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigreturn": 139,
                     "sched_yield": 124, "setxattr": 5, "sigaltstack": 132, "symlinkat": 36, "umask": 166,
                     "utimensat": 88, "write": 64,
-                    "fadvise64": 223, "getdents64": 61, "readlinkat": 78, "readv": 65,
                 }
             ),
         ),

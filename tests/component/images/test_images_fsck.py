@@ -17,6 +17,7 @@ from shim.images.fsck import Finding
 from shim.images.store import ImageStore
 from tests.component.images.archives import entry, write_layout
 from tests.component.images.rig import content, failure, files, opened, run, shown
+from tests.component.images.test_images_store import rich_layers
 from tests.doubles.registry import Pushed, Registry, failing, tar_of
 
 BIG_FILE = random.Random(5).randbytes(700_000)
@@ -271,5 +272,19 @@ def test_a_damaged_layer_ends_its_export(double: Registry, home: Path) -> None:
             assert "crisp fsck --fix" in found.message
             assert pushed.diff_ids[1] in found.message
             assert store._intake.wanted() == frozenset()
+
+    run(story)
+
+
+def test_a_layer_with_every_kind_of_file_is_whole_as_it_was_made(
+    double: Registry, home: Path, form: str
+) -> None:
+    """Links, devices, holes, whiteouts, odd names: what made the tree and what checks it see the same."""
+    double.push("app", "1", rich_layers())
+
+    async def story() -> None:
+        async with opened(home, form=form) as store:
+            await store.pull(double.reference("app:1"))
+            assert await check(store) == []
 
     run(story)
