@@ -6,6 +6,7 @@ the tar, has it indexed and writes it. What is returned is verified but temporar
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -100,8 +101,9 @@ def receive(
         raise disk_failure(failure, layout.temporary, what) from failure
     finally:
         if not done:
-            tar.unlink(missing_ok=True)
-            index.unlink(missing_ok=True)
+            for left in (tar, index):
+                with contextlib.suppress(OSError):  # a disk that became read-only: the first error is told
+                    left.unlink(missing_ok=True)
 
 
 def _finished(builder: IndexBuilder, what: str) -> bytes:

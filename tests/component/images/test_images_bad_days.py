@@ -591,3 +591,74 @@ def test_another_pulls_failure_is_not_ours(double: Registry, home: Path) -> None
             assert (await other).tags == (double.reference("open:1"),)
 
     run(story)
+
+
+def test_a_tag_that_moves_while_it_is_pulled_gives_one_of_both_images_whole(
+    double: Registry, home: Path
+) -> None:
+    first = double.push("app", "1", [BIG, ONE])
+    moved = threading.Event()
+
+    def react(_request: Request, right: Answer) -> Answer:
+        if not moved.is_set():
+            moved.set()
+            double.push("app", "1", [ONE])
+        return right
+
+    double.on(f"blobs/{first.layers[0]}", react)
+
+    async def story() -> None:
+        async with opened(home) as store:
+            record = await store.pull(double.reference("app:1"))
+            assert (record.id, record.layers) == (first.config, first.diff_ids)
+            assert moved.is_set()
+
+    run(story)
+
+
+def test_a_clock_at_1970_loses_nothing(
+    double: Registry, home: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board without a battery: its clock begins anew and leaps when a server is reached."""
+    pushed = double.push("app", "1", [BIG])
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    monkeypatch.setattr(time, "time_ns", lambda: 5 * 10**9)
+
+    async def story() -> None:
+        async with opened(home, form=form) as store:
+            assert (await store.pull(double.reference("app:1"))).id == pushed.config
+        monkeypatch.undo()
+        async with opened(home, form=form) as store:
+            assert store.require(double.reference("app:1")).id == pushed.config
+            await store.remove(pushed.config)
+            assert content(home) == []
+
+    run(story)
+
+
+def test_a_store_on_a_disk_that_became_read_only_says_so_and_shows_what_it_has(
+    double: Registry, tmp_path: Path
+) -> None:
+    double.push("app", "1", [ONE])
+    double.push("app", "2", [BIG])
+    disk = tmp_path / "state/images"
+    disk.mkdir(parents=True)
+    mount.mount("tmpfs", disk, "tmpfs", mount.Flag(0), "size=64m")
+    try:
+
+        async def story() -> None:
+            async with opened(tmp_path / "state", form="directory") as store:
+                image = await store.pull(double.reference("app:1"))
+                mount.mount("none", disk, "", mount.Flag.REMOUNT | mount.Flag.RDONLY)
+                try:
+                    found = await failure(store.pull(double.reference("app:2")))
+                    assert isinstance(found, Internal)
+                    assert "read-only file system (EROFS)" in str(found)
+                    assert store.all() == (image,)
+                finally:
+                    mount.mount("none", disk, "", mount.Flag.REMOUNT)
+                await store.pull(double.reference("app:2"))
+
+        run(story)
+    finally:
+        mount.unmount(disk)
