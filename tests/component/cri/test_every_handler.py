@@ -30,7 +30,7 @@ ROUNDS = 2
 CAP_SYS_RESOURCE = 24
 
 
-def handlers(directory: Path) -> dict[str, dict[str, Any]]:
+def handlers(doubles: Path) -> dict[str, dict[str, Any]]:
     """Every runtime that tests have, by the name that the documentation gives it; Kata's is a double.
 
     gVisor's shim starts only where it may lower its own OOM score. youki is left out where it cannot be
@@ -49,10 +49,10 @@ def handlers(directory: Path) -> dict[str, dict[str, Any]]:
         "runsc": {
             "kind": "shim",
             "binary": str(program("runsc", "containerd-shim-runsc-v1")),
-            "runtime_binary": str(directory("runsc") / "runsc"),
+            "runtime_binary": str(program("runsc", "runsc")),
         },
     }
-    found["kata"] = {"binary": str(kata_runtime.install(directory))}
+    found["kata"] = {"binary": str(kata_runtime.install(doubles))}
     with contextlib.suppress(NoToolchain):
         found["youki"] = {"binary": str(program("youki", "youki"))}
     held = int(re.search(r"CapEff:\s+(\w+)", Path("/proc/self/status").read_text())[1], 16)  # type: ignore[index]
