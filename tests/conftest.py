@@ -101,6 +101,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how often the soak tests connect, work and leave; 10000 takes some minutes",
     )
     parser.addoption(
+        "--kubelet-pods",
+        type=int,
+        default=6,
+        metavar="N",
+        help="how many pods of kubelet's live through restarts and kills of the daemon, such as 30",
+    )
+    parser.addoption(
+        "--hanging-probes",
+        type=int,
+        default=10,
+        metavar="N",
+        help="how many probes of kubelet's run into their time limit; 1000 takes some minutes",
+    )
+    parser.addoption(
+        "--kubelets",
+        choices=("newest", "all"),
+        default="newest",
+        help="all: static pods also under the older kubelets of tests/parts/table.py, which are built first",
+    )
+    parser.addoption(
         "--walk-stride",
         type=int,
         default=11,

@@ -27,7 +27,7 @@ fi
 
 # Go programs take a minute or two when they are not in the cache; before the tests, whose time is limited.
 echo "building the parts that Debian does not have, if they are not in $cache"
-"$venv/bin/python" -m tests.parts.build cri-tools containerd kubectl kubelet runc runsc youki
+"$venv/bin/python" -m tests.parts.build cri-tools containerd etcd kube-apiserver kubeadm kubectl kubelet runc runsc youki
 
 # Everything, perhaps with options of one word: by two workers, each in namespaces and cgroups of its own.
 # Their groups are made as version 1 has them.

@@ -14,9 +14,11 @@ from tests.machine import PATIENCE
 from tests.parts.build import program
 from tests.streams import recordings
 
-NODES = 6  # specs at the same time: most of what they do is wait
+NODES = 6 if PATIENCE == 1 else 2  # specs at the same time: most of what they do is wait, if not emulated
 SPEC_LIMIT = 1200 * PATIENCE  # seconds for all of them together
 CALL_LIMIT = 60 * PATIENCE  # seconds that critest gives a call
+SLICE = Path("/sys/fs/cgroup/test.slice")
+"""The parent that critest gives pods under systemd; kubelet would take it away, critest does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,8 @@ def run(
             text=True,
             check=False,
         )
+        if SLICE.exists():
+            subprocess.run(["systemctl", "stop", SLICE.name], check=True)
         report = Path(scratch, "report.json")
         if not report.exists():
             raise RuntimeError(

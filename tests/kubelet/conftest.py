@@ -20,9 +20,20 @@ def kubelet_daemon(prepared_machine: None, image_registry: Registry) -> Iterator
         yield daemon
 
 
+OLDER = ("kubelet-1.34", "kubelet-1.30")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "shared_kubelet" in metafunc.fixturenames and metafunc.config.getoption("kubelets") == "all":
+        metafunc.parametrize("shared_kubelet", ["kubelet", *OLDER], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def shared_kubelet(kubelet_daemon: Daemon) -> Iterator[Kubelet]:
-    with kubelet.running(kubelet_daemon.endpoint, systemd=kubelet_daemon.systemd_cgroups()) as own:
+def shared_kubelet(kubelet_daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[Kubelet]:
+    """The newest kubelet, or the part that a parameter names."""
+    part = getattr(request, "param", "kubelet")
+    systemd = kubelet_daemon.systemd_cgroups()
+    with kubelet.running(kubelet_daemon.endpoint, systemd=systemd, part=part) as own:
         yield own
 
 

@@ -1,4 +1,4 @@
-"""A real kubelet of the tests' own, without a control plane: it runs the static pods of a directory.
+"""A real kubelet of the tests' own: it runs the static pods of a directory, and is a cluster's where told so.
 
 Drives it from outside: its process, its manifests, its HTTPS API. Everything it writes is below one
 directory, but the cgroups of pods and /var/log/pods, which `purge` takes away.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import shutil
@@ -27,24 +28,44 @@ import grpc
 
 from api.proto import cri_pb2, cri_pb2_grpc
 from tests import machine
-from tests.images import catalogue
 from tests.parts.build import program
 
 NODE = "testnode"  # kubelet appends it to the names of static pods
-READY_LIMIT = 60.0  # seconds from the start of the process to a healthy answer
-POD_LIMIT = 90.0  # seconds that a state of a pod is waited for
-STOP_LIMIT = 60.0
+READY_LIMIT = 60.0 * machine.PATIENCE  # seconds from the start of the process to a healthy answer
+POD_LIMIT = 90.0 * machine.PATIENCE  # seconds that a state of a pod is waited for
+STOP_LIMIT = 60.0 * machine.PATIENCE
 LOOK_AGAIN = 0.1  # seconds; kubelet offers nothing to wait on
+
+
+_count = itertools.count()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What a node of a cluster has: the way to the API, the address where the API finds it, labels."""
+
+    kubeconfig: Path
+    address: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def words(self) -> list[str]:
+        labels = ",".join(f"{key}={value}" for key, value in self.labels.items())
+        return [f"--kubeconfig={self.kubeconfig}", f"--node-ip={self.address}", f"--node-labels={labels}"]
 
 
 @dataclass(slots=True, kw_only=True)
 class Kubelet:
-    """One kubelet on a CRI socket ("unix://..."); `settings` go over its configuration file's."""
+    """One kubelet on a CRI socket ("unix://..."); `settings` go over its configuration file's.
+
+    `part` is the entry of tests/parts/table.py that has the program.
+    """
 
     directory: Path
     endpoint: str
     cgroup_root: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    membership: Membership | None = None
+    part: str = "kubelet"
     process: subprocess.Popen[bytes] | None = None
     port: int = 0
     _tls: ssl.SSLContext | None = None
@@ -57,12 +78,17 @@ class Kubelet:
     def log(self) -> str:
         return (self.directory / "kubelet.log").read_text(errors="replace")
 
+    @property
+    def address(self) -> str:
+        """Where its own API is served."""
+        return self.membership.address if self.membership else "127.0.0.1"
+
     def configuration(self) -> dict[str, Any]:
         """config.yaml; JSON is YAML."""
         return {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
-            "address": "127.0.0.1",
+            "address": self.address,
             "port": self.port,
             "healthzPort": 0,
             "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
@@ -88,15 +114,16 @@ class Kubelet:
         """Start the process; return when it says that it is healthy."""
         self.manifests.mkdir(exist_ok=True)
         if not self.port:
-            self.port = _free_port()
+            self.port = free_port()
         config = self.directory / "config.yaml"
         config.write_text(json.dumps(self.configuration(), indent=1))
         with (self.directory / "kubelet.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    program("kubelet", "kubelet"),
+                    program(self.part, "kubelet"),
                     f"--config={config}", f"--root-dir={self.directory / 'root'}",
                     f"--cert-dir={self.directory / 'pki'}", f"--hostname-override={NODE}",
+                    *(self.membership.words() if self.membership else ()),
                 ],
                 env={"PATH": machine.SYSTEM_PATH, "HOME": str(self.directory)},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -132,7 +159,7 @@ class Kubelet:
             self._tls = ssl.create_default_context()
             self._tls.check_hostname = False
             self._tls.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=self._tls)
+        connection = http.client.HTTPSConnection(self.address, self.port, timeout=30, context=self._tls)
         with contextlib.closing(connection):
             connection.request(method, path)
             response = connection.getresponse()
@@ -231,45 +258,12 @@ class Kubelet:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def pod(name: str, *containers: Mapping[str, Any], **spec: Any) -> dict[str, Any]:
-    """A static pod's manifest; a container without image gets busybox."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "terminationGracePeriodSeconds": 1,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            **spec,
-            "containers": [_container(entry) for entry in containers],
-            **(
-                {"initContainers": [_container(e) for e in spec["initContainers"]]}
-                if "initContainers" in spec
-                else {}
-            ),
-        },
-    }
-
-
-def sh(name: str, script: str, **more: Any) -> dict[str, Any]:
-    """A container that runs a shell script."""
-    return {"name": name, "command": ["sh", "-c", script], **more}
-
-
-IDLE = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
-
-
-def _container(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {"image": catalogue.BUSYBOX, "imagePullPolicy": "IfNotPresent", **entry}
-
-
 def _is_ready(status: Mapping[str, Any]) -> bool:
     conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", ())}
     return status.get("phase") == "Running" and conditions.get("Ready") == "True"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -285,15 +279,25 @@ def _hierarchies() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def running(
-    endpoint: str, *, systemd: bool = False, settings: Mapping[str, Any] | None = None
+    endpoint: str,
+    *,
+    systemd: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    membership: Membership | None = None,
+    part: str = "kubelet",
 ) -> Iterator[Kubelet]:
-    """A kubelet that serves within the block; at the end its pods are withdrawn and nothing of it stays."""
-    root = "/" if systemd else f"/kubetest{os.getpid()}"
+    """A kubelet that serves within the block; at the end its pods are withdrawn and nothing of it stays.
+
+    With cgroupfs each has a root for its cgroups, for it removes those of pods that it does not know.
+    """
+    root = "/" if systemd else f"/kubetest{os.getpid()}n{next(_count)}"
     own = Kubelet(
         directory=Path(tempfile.mkdtemp(prefix="kubelet-")),
         endpoint=endpoint,
         cgroup_root=root,
         settings=settings or {},
+        membership=membership,
+        part=part,
     )
     own.directory.chmod(0o755)
     try:

@@ -11,9 +11,13 @@ from tests import leaks
 from tests.daemon import Daemon, running
 from tests.images.registry import Registry
 from tests.kubelet import kubelet
-from tests.kubelet.kubelet import IDLE, Kubelet, pod, sh
+from tests.kubelet.kubelet import POD_LIMIT, Kubelet
+from tests.kubelet.manifests import IDLE, pod, sh
 
-PODS = [f"steady{n}" for n in range(6)]
+
+@pytest.fixture
+def names(pytestconfig: pytest.Config) -> list[str]:
+    return [f"steady{n}" for n in range(pytestconfig.getoption("kubelet_pods"))]
 
 
 @pytest.fixture
@@ -28,54 +32,56 @@ def leak_scope() -> leaks.Scope:
 
 
 @pytest.fixture
-def pods(own_daemon: Daemon) -> Iterator[Kubelet]:
+def pods(own_daemon: Daemon, names: list[str]) -> Iterator[Kubelet]:
     """Pods with probes that would restart them at the first failure."""
     probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 3}
     with kubelet.running(own_daemon.endpoint, systemd=own_daemon.systemd_cgroups()) as own:
-        for name in PODS:
+        for name in names:
             own.apply(pod(name, sh("main", IDLE, livenessProbe=probe)))
-        own.until_ready(*PODS)
+        own.until_ready(*names, limit=POD_LIMIT + 5 * len(names))
         yield own
 
 
-def seen(own: Kubelet) -> dict[str, Any]:
+def seen(own: Kubelet, names: list[str]) -> dict[str, Any]:
     """What must not change: address, container and restarts of each pod."""
     found = {}
-    for name in PODS:
+    for name in names:
         status, main = own.status(name), own.container(name, "main")
         found[name] = (status["podIP"], main["containerID"], main["restartCount"])
     return found
 
 
-def test_a_restart_and_a_kill_of_the_daemon_restart_no_pod(own_daemon: Daemon, pods: Kubelet) -> None:
-    before = seen(pods)
+def test_a_restart_and_a_kill_of_the_daemon_restart_no_pod(
+    own_daemon: Daemon, pods: Kubelet, names: list[str]
+) -> None:
+    before = seen(pods, names)
     own_daemon.restart()
-    pods.until_ready(*PODS)
-    assert seen(pods) == before
+    pods.until_ready(*names)
+    assert seen(pods, names) == before
     for _ in range(3):
         own_daemon.kill()
         own_daemon.start()
 
     def answers() -> bool:
         try:
-            return pods.run(PODS[0], "main", "hostname").startswith(PODS[0])
+            return pods.run(names[0], "main", "hostname").startswith(names[0])
         except RuntimeError as error:  # kubelet waits a few seconds before it connects again
             if "code = Unavailable" not in str(error):
                 raise
             return False
 
     pods.until(answers, "kubelet speaks with the daemon again")
-    pods.until_ready(*PODS)
-    assert seen(pods) == before
+    pods.until_ready(*names)
+    assert seen(pods, names) == before
     assert "Killing container" not in pods.log
 
 
-def test_a_restart_of_kubelet_restarts_no_pod(pods: Kubelet) -> None:
-    before = seen(pods)
+def test_a_restart_of_kubelet_restarts_no_pod(pods: Kubelet, names: list[str]) -> None:
+    before = seen(pods, names)
     pods.stop()
     pods.start()
-    pods.until_ready(*PODS)
-    assert seen(pods) == before
+    pods.until_ready(*names)
+    assert seen(pods, names) == before
 
 
 def test_a_pod_of_the_other_realm_is_let_alone(own_daemon: Daemon, pods: Kubelet) -> None:

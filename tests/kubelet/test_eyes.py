@@ -14,7 +14,8 @@ from tests.daemon import running
 from tests.images import catalogue
 from tests.images.registry import Registry
 from tests.kubelet import kubelet
-from tests.kubelet.kubelet import IDLE, NODE, Kubelet, pod, sh
+from tests.kubelet.kubelet import NODE, Kubelet
+from tests.kubelet.manifests import IDLE, pod, sh
 
 SOCKET = Path("/var/run/crio/crio.sock")
 """Where cAdvisor asks; it cannot be told another place."""

@@ -15,7 +15,8 @@ from tests import leaks
 from tests.daemon import Daemon, running
 from tests.images.registry import Registry
 from tests.kubelet import kubelet
-from tests.kubelet.kubelet import IDLE, NODE, pod, sh
+from tests.kubelet.kubelet import NODE
+from tests.kubelet.manifests import IDLE, pod, sh
 
 LINES = 20000
 
@@ -72,25 +73,40 @@ def _text(path: Path) -> str:
     return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
 
 
-def test_probes_that_never_answer_leave_no_process_behind(own_daemon: Daemon) -> None:
+@pytest.mark.timeout(1800)  # a thousand take their time
+def test_probes_that_never_answer_leave_no_process_behind(
+    own_daemon: Daemon, pytestconfig: pytest.Config
+) -> None:
     """A readiness probe may fail for ever: the pod is not ready, and nothing else comes of it."""
+    wanted = pytestconfig.getoption("hanging_probes")
+    names = [f"hangs{number}" for number in range(min(max(wanted // 50, 1), 20))]
     probe = {
         "exec": {"command": ["sh", "-c", "sleep 1000 & sleep 1000"]},
         "periodSeconds": 1,
         "timeoutSeconds": 1,
     }
     with kubelet.running(own_daemon.endpoint, systemd=own_daemon.systemd_cgroups()) as own:
-        own.apply(pod("hangs", sh("main", IDLE, readinessProbe=probe)))
-        own.until(lambda: "running" in own.container("hangs", "main").get("state", {}), "the container runs")
+        for name in names:
+            own.apply(pod(name, sh("main", IDLE, readinessProbe=probe)))
+        own.until(
+            lambda: all("running" in own.container(name, "main").get("state", {}) for name in names),
+            "the containers run",
+        )
 
         def tries() -> int:
             return len(re.findall(r"ExecSync code=DEADLINE_EXCEEDED|method=ExecSync code=", own_daemon.log))
 
-        own.until(lambda: tries() >= 10, "ten probes have hung")
-        # One may be at work, with its shell and two sleeps.
-        sleeping = own.run("hangs", "main", "ps", "-o", "args").count("sleep 1000")
-        assert sleeping <= 4, sleeping
-        assert own.container("hangs", "main")["ready"] is False
+        own.until(lambda: tries() >= len(names), "the first probes have hung")
+        before = len(list(leaks.processes((own_daemon.directory,))))
+        own.until(lambda: tries() >= wanted, f"{wanted} probes have hung", 60 + 10 * wanted / len(names))
+        after = len(list(leaks.processes((own_daemon.directory,))))
+        print(f"{tries()} probes have hung; {before} processes after the first ones, {after} in the end")
+        # One of each pod may be at work, with a shell and two sleeps, and what starts and ends it.
+        assert after <= before + 8 * len(names)
+        for name in names:
+            sleeping = own.run(name, "main", "ps", "-o", "args").count("sleep 1000")
+            assert sleeping <= 4, (name, sleeping)
+            assert own.container(name, "main")["ready"] is False
 
 
 def test_with_events_instead_of_looking_again_an_end_is_seen_at_once(own_daemon: Daemon) -> None:

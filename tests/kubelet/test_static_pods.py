@@ -8,7 +8,8 @@ import re
 import urllib.request
 from pathlib import Path
 
-from tests.kubelet.kubelet import IDLE, NODE, Kubelet, pod, sh
+from tests.kubelet.kubelet import NODE, Kubelet
+from tests.kubelet.manifests import IDLE, pod, sh
 
 
 def test_a_pod_runs_with_its_name_address_environment_and_log(node: Kubelet) -> None:

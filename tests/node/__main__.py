@@ -15,10 +15,12 @@ from pathlib import Path
 
 from tests.node import vm
 from tests.node.image import TREE, image
-from tests.parts.build import cache, directory
+from tests.node.package import packages
+from tests.parts.build import build, cache, directory
 from tests.parts.table import PARTS
 
 PARTS_INSIDE = ("cri-tools", "runc", "cni-plugins", "kubelet")
+PACKAGES = "var/cache/crisp-tests/packages"
 PATIENCE = 8  # emulated: what takes 1 s takes 4 s to 8 s
 PYTEST = 'python -m pytest -p no:cacheprovider --junitxml="$NODE_RESULTS/junit.xml" {words}'
 
@@ -27,10 +29,11 @@ def script(words: list[str]) -> str:
     return f"export CRISP_TESTS_PATIENCE={PATIENCE}\nexec {PYTEST.format(words=shlex.join(words))}\n"
 
 
-def trees() -> dict[str, Path]:
-    """The tree as it stands, and the compiled parts that are in the cache."""
+def trees(further: list[str]) -> dict[str, Path]:
+    """The tree as it stands, the usual parts that are in the cache, and `further` ones, built here."""
     top = {f"crisp/{name}": TREE / name for name in SOURCES}
     parts = [directory(name) for name in PARTS_INSIDE if name in PARTS and directory(name).exists()]
+    parts += [build(name) for name in further]
     return top | {f"var/cache/crisp-tests/{path.name}": path for path in parts}
 
 
@@ -46,12 +49,19 @@ def main() -> int:
     parser.add_argument(
         "--limit", type=float, default=3600, metavar="S", help="seconds for all (default 3600)"
     )
+    parser.add_argument(
+        "--packages", action="store_true", help="take the Debian package along, in two versions, built first"
+    )
+    parser.add_argument(
+        "--part", action="append", default=[], metavar="NAME", help="take this part of tests/parts along too"
+    )
     parser.add_argument("--results", type=Path, help="where log, report and journal go")
     options, words = parser.parse_known_args()
     results = (options.results or cache() / "node-results").absolute()
     job = options.shell or script(words)
+    built = {PACKAGES: packages()} if options.packages else {}
     with _Followed(results / "output.log"):
-        outcome = vm.run(image(), job, results, trees=trees(), limit=options.limit)
+        outcome = vm.run(image(), job, results, trees=trees(options.part) | built, limit=options.limit)
     print(f"status {outcome.status} after {outcome.seconds:.0f} s; {results}", flush=True)
     return 1 if outcome.status is None else outcome.status
 

@@ -51,26 +51,33 @@ def packages() -> list[str]:
     return sorted(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
+def root() -> Path:
+    """The directory that debootstrap made for today's packages, made if it is not there; only to be read."""
+    made_of = f"{RELEASE} {' '.join(packages())}"
+    target = cache() / f"node-root-{_hash(made_of.encode())}"
+    with _locked("node-root.lock"):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=cache(), prefix="node-root.") as scratch:
+                made = Path(scratch, "made")
+                include = f"--include={','.join(packages())}"
+                _run("debootstrap", "--variant=minbase", include, RELEASE, made)
+                made.rename(target)
+    return target
+
+
 def image() -> Image:
     """The image of today's recipe, made if it is not there (some minutes, with downloads)."""
     base = f"{RELEASE} {' '.join(packages())}"
-    root = cache() / f"node-root-{_hash(base.encode())}"
     own = [path.read_bytes() for path in (HERE / "prepare.sh", HERE / "job.sh", HERE / "image.py", *LOCKS)]
     target = cache() / f"node-{_hash(base.encode(), *own)}"
     if target.exists():
         return Image(target)
     with _locked("node.lock"):
-        if not root.exists():
-            with tempfile.TemporaryDirectory(dir=cache(), prefix="node-root.") as scratch:
-                made = Path(scratch, "made")
-                include = f"--include={','.join(packages())}"
-                _run("debootstrap", "--variant=minbase", include, RELEASE, made)
-                made.rename(root)
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=cache(), prefix="node.") as scratch:
                 made = Path(scratch, "made")
                 made.mkdir()
-                _assemble(root, Path(scratch, "root"), made)
+                _assemble(root(), Path(scratch, "root"), made)
                 made.rename(target)
     return Image(target)
 

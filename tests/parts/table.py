@@ -94,5 +94,36 @@ PARTS: Mapping[str, Part | Crate] = {
     ),
     # The types of what kubectl applies, to hold our manifests against.
     "kube-api": Part(module="k8s.io/api", version="v0.37.2"),
+    # What kubelet and kubectl speak to, and what an operator joins a node with.
+    "kube-apiserver": Part(
+        module="k8s.io/kubernetes",
+        version="v1.37.2",
+        programs={"kube-apiserver": "cmd/kube-apiserver"},
+        staging="v0.37.2",
+    ),
+    "kubeadm": Part(
+        module="k8s.io/kubernetes",
+        version="v1.37.2",
+        programs={"kubeadm": "cmd/kubeadm"},
+        staging="v0.37.2",
+    ),
+    "etcd": Part(
+        module="go.etcd.io/etcd/server/v3",
+        version="v3.7.3",
+        programs={"etcd": "."},
+    ),
+    # kubelets that people still run; `--kubelets all` builds them.
+    "kubelet-1.34": Part(
+        module="k8s.io/kubernetes",
+        version="v1.34.4",
+        programs={"kubelet": "cmd/kubelet"},
+        staging="v0.34.4",
+    ),
+    "kubelet-1.30": Part(
+        module="k8s.io/kubernetes",
+        version="v1.30.14",
+        programs={"kubelet": "cmd/kubelet"},
+        staging="v0.30.14",
+    ),
     "cri-api": Part(module="k8s.io/cri-api", version="v0.37.2"),
 }
