@@ -24,7 +24,8 @@ KNOWN = Path("/run/cri-dockerd.sock")
 LIMIT = 240.0 * machine.PATIENCE
 OF_THE_MACHINE = (
     "NumCPU", "Mem", "Swap", "SystemVerification", "Hostname", "FileContent--proc-sys-net-ipv4-ip_forward",
-    "FileContent--proc-sys-net-bridge-bridge-nf-call-iptables", "KubeletVersion", "Service-Kubelet", "Service-Firewalld",
+    "FileContent--proc-sys-net-bridge-bridge-nf-call-iptables", "KubeletVersion",
+    "Service-Kubelet", "Service-Firewalld",
     *(f"Port-{port}" for port in (6443, 10250, 10257, 10259, 2379, 2380)),
     "DirAvailable--etc-kubernetes-manifests", "DirAvailable--var-lib-etcd",
 )  # fmt: skip
