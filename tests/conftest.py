@@ -1,7 +1,8 @@
 """Rules for every test: what it may touch, how long it may take, what it may leave.
 
 Unit tests start no process and open no connection; an audit hook refuses. Tests with real parts (component,
-fault, conformance) run one at a time on the machine, as root, and each is followed by a leak check.
+kubelet, fault, conformance, node) run as root, one at a time on a machine, as each worker of a whole run has
+one for itself (tests/apart); each is followed by a leak check.
 """
 
 from __future__ import annotations

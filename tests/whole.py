@@ -65,7 +65,8 @@ def is_whole(config: pytest.Config) -> bool:
     """Whether everything was asked for: pytest without paths and without a selection."""
     option = config.option
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return everything and not (option.keyword or option.markexpr or option.deselect or option.collectonly)
+    selections = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "stepwise", "collectonly")
+    return everything and not any(getattr(option, name, None) for name in selections)
 
 
 def reports() -> Iterator[pytest.TestReport]:

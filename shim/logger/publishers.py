@@ -43,7 +43,10 @@ class Publishers:
             return
         connection, conversation = self._open[descriptor]
         try:
-            data = connection.recv(_CHUNK)
+            try:
+                data = connection.recv(_CHUNK)
+            except BlockingIOError:
+                return
             if not data:
                 raise OSError
             answers, killed = conversation.receive(data)
@@ -51,8 +54,6 @@ class Publishers:
                 self._killed(container)
             if answers and connection.send(answers, _socket.MSG_NOSIGNAL) != len(answers):
                 raise OSError  # a publisher that does not read its answers
-        except BlockingIOError:
-            return
         except (OSError, ValueError):
             self._poll.unregister(descriptor)
             del self._open[descriptor]

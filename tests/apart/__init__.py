@@ -23,7 +23,12 @@ def is_worker(config: pytest.Config) -> bool:
 
 
 def has_workers(config: pytest.Config) -> bool:
-    return bool(getattr(config.option, "tx", None)) and not is_worker(config)
+    """Whether this process deals tests out. Raises UsageError for workers that would share the machine."""
+    if is_worker(config) or not getattr(config.option, "tx", None):
+        return False
+    if not all("tests/apart/python.sh" in worker for worker in config.option.tx):
+        raise pytest.UsageError("workers need machines of their own: see the end of tests/run.sh")
+    return True
 
 
 @contextmanager

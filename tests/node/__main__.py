@@ -38,7 +38,7 @@ def trees(further: list[str]) -> dict[str, Path]:
 
 
 SOURCES = (
-    "api", "cli", "config", "deploy", "docs", "oci", "shim", "tests",
+    "api", "benchmarks", "cli", "config", "deploy", "docs", "oci", "shim", "tests",
     "pyproject.toml", "requirements.lock", "requirements-dev.lock", "README.md", "LICENSE",
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
+from oci.errors import Absent
 from shim import cgroups, process
 from shim.runtimes.shimv2.proto import events_pb2, runc_options_pb2, runtime_options_pb2
 from tests.component.shims.conversation import Place, Said, converse, start
@@ -44,11 +46,12 @@ def spoken(
         try:
             reply = await asyncio.to_thread(start, shim, place, params=params, events=str(base / "e"))
             await converse(reply, place, options=options, alien=alien)
-            ended = process.reference(place.shim) if Path(f"/proc/{place.shim}").exists() else None
-            assert ended is None or await process.wait_gone(ended, 10 * PATIENCE)
+            with contextlib.suppress(Absent):  # it has ended
+                assert await process.wait_gone(process.reference(place.shim), 10 * PATIENCE)
         except BaseException:
             if place.shim:
-                os.kill(place.shim, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(place.shim, signal.SIGKILL)
             raise
         finally:
             serving.close()

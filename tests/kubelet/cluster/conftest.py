@@ -1,4 +1,4 @@
-"""One node of one cluster for the tests that ask for `cluster`; a test's objects go with it."""
+"""A cluster of one node for the tests that ask for `cluster`; its objects go with a test, save classes."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ def test_logs_of_now_and_of_before_and_an_attached_client_is_heard(cluster: Clus
     hears = 'echo started; while read line; do echo got $line; [ "$line" != bye ] || exit 3; done'
     cluster.run(pod("hears", {**sh("main", hears), "stdin": True}))
     plane = cluster.plane
+    cluster.kubelet.until(lambda: plane.kubectl("logs", "hears") == "started\n", "it listens")
     # What it says is told as it comes; the end of the container is the end of the command.
     said = plane.kubectl("attach", "-i", "-q", "hears", given="hello\nbye\n")
     assert said.splitlines() == ["got hello", "got bye"]
@@ -58,7 +59,9 @@ def test_files_are_copied_both_ways_and_stay_as_they_are(cluster: Cluster, tmp_p
 
 def test_a_forwarded_port_reaches_the_pod(cluster: Cluster) -> None:
     serve = f"mkdir /www; echo from the pod >/www/index.html; httpd -p 127.0.0.1:8080 -h /www; {IDLE}"
-    cluster.run(pod("served", sh("main", serve)))
+    page = ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/"]
+    listens = {"exec": {"command": page}, "periodSeconds": 1}
+    cluster.run(pod("served", {**sh("main", serve), "readinessProbe": listens}))
     with subprocess.Popen(
         cluster.plane.command("port-forward", "pod/served", ":8080"),
         env=cluster.plane.environment, stdout=subprocess.PIPE, text=True,
