@@ -7,12 +7,13 @@ them is `unpack.py`'s matter.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from dataclasses import dataclass
 from typing import Final
 
-from shim.kernel import capabilities, libc, seccomp
+from shim.kernel import capabilities, libc, mount, seccomp
 
 CALLS: Final = (
     # what the layer is made with
@@ -34,6 +35,7 @@ _KEPT: Final = (
     capabilities.MKNOD, capabilities.SETFCAP, capabilities.SYS_ADMIN,
 )  # fmt: skip
 _CLONE_NEWNS, _CLONE_NEWNET, _CLONE_NEWIPC, _CLONE_NEWUTS = 0x20000, 0x40000000, 0x8000000, 0x4000000
+_INERT: Final = mount.Flag.NODEV | mount.Flag.NOSUID | mount.Flag.NOEXEC
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 
@@ -48,10 +50,21 @@ class Bounds:
 def confine(directory: int) -> None:
     """Give up network, mounts, everything above `directory`, and what is not needed below it.
 
-    For a process of one thread; all that it will import must have been imported. Raises OSError.
+    The descriptor then shows the directory by a mount on which no device node opens: the process can make
+    nodes, and one of the host's disk would lead past every wall. For a process of one thread; all that it
+    will import must have been imported. Raises OSError.
     """
+    path = os.readlink(f"/proc/self/fd/{directory}")
     libc.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.call("unshare", _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS)
+    mount.set_propagation("/", mount.Flag.PRIVATE, recursive=True)
+    mount.bind(path, path)
+    mount.mount("none", path, flags=mount.Flag.REMOUNT | mount.Flag.BIND | _INERT)
+    inert = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    if not os.path.samestat(os.fstat(inert), os.fstat(directory)):
+        raise OSError(errno.ESTALE, "the directory was moved")
+    os.dup2(inert, directory)  # the inherited one leads around that mount
+    os.close(inert)
     os.fchdir(directory)
     os.chroot(".")
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))

@@ -94,6 +94,23 @@ def test_no_file_of_the_host_is_in_reach(path: str, layer: Path, monkeypatch: py
     assert error.message.endswith("entry 'first': no such file or directory (ENOENT)")
 
 
+def test_a_device_node_can_be_made_and_not_be_opened(layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the root directory or by the descriptor that was inherited; the node is that of /dev/null."""
+    code = (
+        "os.mknod('/node', 0o20600, os.makedev(1, 3))\n"
+        "    for below in ({}, {'dir_fd': int(sys.argv[2])}):\n"
+        "        try: os.open('node', os.O_RDWR, **below)\n"
+        "        except PermissionError: continue\n"
+        "        raise AssertionError('it could')\n"
+        "    os.open('/node', os.O_RDONLY)"
+    )
+    taken_over(monkeypatch, layer.parent, code)
+    error = unpacked(layer)
+    assert type(error) is Internal
+    assert error.message.endswith("entry 'first': permission denied (EACCES)")
+    assert (layer.parent / "tree/node").exists()
+
+
 def test_without_isolation_the_walls_are_not_there(layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken_over(monkeypatch, layer.parent, "os.close(os.open('/etc/passwd', os.O_RDONLY)); socket.socket()")
     error = unpacked(layer, isolate=False)
