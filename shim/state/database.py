@@ -89,14 +89,14 @@ class Database:
             return {}
         return {(str(kind), str(id_)): seq for kind, id_, seq in found if isinstance(seq, int)}
 
-    def forget_deletions(self) -> None:
-        """For when no copy can come back any more. Raises sqlite3.Error."""
-        self._connection.execute("DELETE FROM deletions")
+    def forget_deletions(self, seq: int) -> None:
+        """Those up to `seq`, whose copies cannot come back any more. Raises sqlite3.Error."""
+        self._connection.execute("DELETE FROM deletions WHERE seq <= ?", (seq,))
 
     def write(self, rows: Sequence[Row], deletions: Sequence[tuple[str, str, int]]) -> None:
         """One transaction; on an error nothing of it is kept and sqlite3.Error is raised.
 
-        `deletions` are kinds, ids and sequence numbers.
+        `deletions` are kinds, ids and sequence numbers; they are remembered until a row of that id comes.
         """
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
@@ -104,6 +104,9 @@ class Database:
             connection.executemany(
                 "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
                 [(r.kind, r.id, r.seq, r.body, r.checksum()) for r in rows],
+            )
+            connection.executemany(
+                "DELETE FROM deletions WHERE kind = ? AND id = ?", [(r.kind, r.id) for r in rows]
             )
             connection.executemany(
                 "DELETE FROM records WHERE kind = ? AND id = ?", [(kind, id_) for kind, id_, _ in deletions]

@@ -11,7 +11,6 @@ import asyncio
 import errno
 import json
 import logging
-import os
 import queue
 import sqlite3
 import threading
@@ -26,6 +25,7 @@ from oci.workload import ContainerId, ImageId, PodId
 from shim.records import ContainerRecord, ImageRecord, LayerRecord, PodRecord
 from shim.state.codec import Undecodable, decode, encode, merge
 from shim.state.database import Damaged, Database, set_aside
+from shim.state.forgetting import Forgetting
 from shim.state.mirror import Mirror, Row
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,6 @@ _KINDS: dict[str, type] = {
     "image": ImageRecord,
     "layer": LayerRecord,
 }
-
-
-_REMEMBERED = 1000
-"""Deletions beyond which a start makes sure that the copies are gone, and forgets them."""
 
 
 def _key(record: Record) -> tuple[str, str]:
@@ -95,6 +91,7 @@ class Store:
         self._seq = 0
         self._told = 0
         self._commits = 0
+        self._forgetting = Forgetting(0)
         self._database: Database | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -193,6 +190,9 @@ class Store:
             if batch:
                 error = self._write(batch)
                 self._loop.call_soon_threadsafe(self._settle, batch, error)
+                if error is None:
+                    deleted = sum(write.row is None for write in batch)
+                    self._forgetting.after(self._database, deleted, batch[-1].seq)
         self._database.close()
 
     def _write(self, batch: list[_Write]) -> CrispError | None:
@@ -267,6 +267,9 @@ class Store:
             damage = [str(error)]
         # A damaged database has no say in what was forgotten: better one object too many.
         deletions = self._database.deletions() if self._database is not None and not damage else {}
+        # What comes must be younger than what was forgotten, or it would be taken for that.
+        self._seq = max(deletions.values(), default=0)
+        self._forgetting = Forgetting(len(deletions))
         copies: dict[tuple[str, str], int] = {}
         for copy in self._mirror.rows():
             if isinstance(copy, Path):
@@ -289,9 +292,6 @@ class Store:
             for row in rows.values():
                 if copies.get((row.kind, row.id)) != row.seq:
                     self._copy(row)
-            if len(deletions) > _REMEMBERED and self._database is not None:
-                os.sync()
-                self._database.forget_deletions()
         self.findings.extend(damage)
 
     def _take(self, row: Row) -> None:

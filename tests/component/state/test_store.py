@@ -155,6 +155,93 @@ def test_a_copy_that_comes_back_with_the_power_is_not_believed(tmp_path: Path) -
     assert asyncio.run(read(tmp_path)) == ([pod(2)], [])
 
 
+def remembered(directory: Path) -> set[str]:
+    """Ids of what was forgotten and is remembered as that."""
+    connection = sqlite3.connect(directory / "state.db")
+    found = {id_ for (id_,) in connection.execute("SELECT id FROM deletions")}
+    connection.close()
+    return found
+
+
+def test_what_comes_again_after_a_restart_is_younger_than_its_removal_and_ends_the_memory_of_it(
+    tmp_path: Path,
+) -> None:
+    async def life(*, put: int, delete: bool) -> int:
+        store = await Store.open(tmp_path)
+        await store.put(pod(put))
+        if delete:
+            await store.delete(pod(put))
+        await store.close()
+        return store.seq
+
+    assert asyncio.run(life(put=1, delete=True)) == 2
+    assert remembered(tmp_path) == {pod(1).id}
+    assert asyncio.run(life(put=2, delete=False)) == 3
+    assert asyncio.run(life(put=1, delete=False)) == 4
+    assert remembered(tmp_path) == set()
+    assert asyncio.run(read(tmp_path)) == ([pod(1), pod(2)], [])
+
+
+def test_a_copy_younger_than_the_memory_of_a_removal_is_not_taken_for_what_came_back(tmp_path: Path) -> None:
+    """Its row is lost: the copy is all there is."""
+
+    async def life(*changes: tuple[str, int]) -> None:
+        store = await Store.open(tmp_path)
+        for verb, number in changes:
+            await getattr(store, verb)(pod(number))
+        await store.close()
+
+    asyncio.run(life(*(("put", 1) for _ in range(5)), ("delete", 1)))
+    asyncio.run(life(("put", 1)))
+    connection = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    connection.execute("INSERT OR REPLACE INTO deletions VALUES ('pod', ?, 6)", (pod(1).id,))
+    connection.execute("DELETE FROM records")
+    connection.close()
+    assert asyncio.run(read(tmp_path))[0] == [pod(1)]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_deletions_are_forgotten_in_time_and_a_full_disk_costs_neither_a_start_nor_a_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    tried = threading.Event()
+    forget = Database.forget_deletions
+
+    def forgetting(database: Database, *seq: int) -> None:
+        tried.set()
+        if full:
+            raise sqlite3.OperationalError("database or disk is full")
+        forget(database, *seq)
+
+    monkeypatch.setattr(Database, "forget_deletions", forgetting)
+
+    async def fill_up() -> None:
+        store = await Store.open(tmp_path)
+        await store.close()
+        connection = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+        connection.execute("BEGIN")
+        many = [("pod", f"{number:064x}", number) for number in range(1, 1200)]
+        connection.executemany("INSERT INTO deletions VALUES (?, ?, ?)", many)
+        connection.execute("COMMIT")
+        connection.close()
+
+    async def life() -> int:
+        store = await Store.open(tmp_path)
+        writes = 0
+        while not tried.is_set():  # the flush has a thread of its own
+            await store.put(pod(1))
+            writes += 1
+        await store.delete(pod(1))
+        await store.close()
+        return writes
+
+    asyncio.run(fill_up())
+    assert asyncio.run(life()) > 1
+    left = remembered(tmp_path)
+    assert (len(left) == 1199) if full else (left == {pod(1).id})
+    assert asyncio.run(read(tmp_path)) == ([], [])
+
+
 def test_changes_are_told_in_the_order_of_their_commits_with_before_and_after(tmp_path: Path) -> None:
     async def main() -> list[Change]:
         store = await Store.open(tmp_path)
