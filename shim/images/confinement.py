@@ -11,6 +11,7 @@ import errno
 import os
 import resource
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from shim.kernel import capabilities, libc, mount, seccomp
@@ -54,7 +55,7 @@ def confine(directory: int) -> None:
     nodes, and one of the host's disk would lead past every wall. For a process of one thread; all that it
     will import must have been imported. Raises OSError.
     """
-    path = os.readlink(f"/proc/self/fd/{directory}")
+    path = Path(f"/proc/self/fd/{directory}").readlink()
     libc.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.call("unshare", _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS)
     mount.set_propagation("/", mount.Flag.PRIVATE, recursive=True)

@@ -166,14 +166,14 @@ class Pulls:
                     known=known if digests else None,
                 ),
             )
-        except Unchanged:
+        except Unchanged as unchanged:
             if (
                 before is not None
-                and await self._gate.admit_again(before, reference, namespace)
+                and await self._gate.admit_again(before, reference, unchanged.digest, namespace)
                 and self._records.images.get(before.id) == before
             ):
                 return before
-            # removed or renamed while the registry was asked, or not trusted without another look
+            # removed or renamed meanwhile, or never judged as what it is now, or no longer trusted
             resolved = await self._threads.run(
                 cancellation,
                 lambda: resolve_image(

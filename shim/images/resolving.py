@@ -51,7 +51,11 @@ class Resolved:
 
 
 class Unchanged(Exception):
-    """The registry says that the tag still has a digest that the store has."""
+    """The registry says that the name has a digest that the store has; `digest` is the one."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(digest)
+        self.digest = digest
 
 
 def resolve_image(
@@ -119,11 +123,11 @@ def _resolve_at(
     known: Callable[[str], bool] | None,
 ) -> Resolved:
     # a HEAD costs no pull of a rate limit
-    if known is not None and known(session.manifest_digest(target, what=what)):
-        raise Unchanged
+    if known is not None and known(digest := session.manifest_digest(target, what=what)):
+        raise Unchanged(digest)
     top = session.manifest(target, what=what)
     if known is not None and known(top.digest):
-        raise Unchanged
+        raise Unchanged(top.digest)
 
     def fetch(wanted: Descriptor) -> Document:
         if wanted.size > limits.manifest:

@@ -71,12 +71,16 @@ class Gate:
         await verify(self._settings.trust, _asked(admission, reference))
         return admission
 
-    async def admit_again(self, record: ImageRecord, reference: Reference, namespace: str) -> bool:
-        """Whether a name that still means what it meant at its last pull is let in with what was kept then.
+    async def admit_again(
+        self, record: ImageRecord, reference: Reference, digest: str, namespace: str
+    ) -> bool:
+        """Whether a name is let in with what was kept when it was last pulled and meant `digest`, too.
 
+        False where that digest never came by that name, as with an archive: it is to be judged as a new pull.
         Raises Untrusted when a verifier refuses.
         """
-        admission = _admission(record, reference)
+        named = _named(record, reference)
+        admission = next((one for one in named if one.digest == digest), None)
         if admission is None:
             return False
         try:
@@ -262,8 +266,12 @@ def _as_reference(record: ImageRecord, name: str) -> Reference | None:
 def _admission(record: ImageRecord, reference: Reference) -> Admission | None:
     """How the image came by that name; else the archive that it came out of; else None."""
     archives = [one for one in record.admissions if one.source != DOCKER]
-    named = [one for one in record.admissions if one.source == DOCKER and one.name == reference.canonical]
-    return next(iter((*named, *archives)), None)
+    return next(iter((*_named(record, reference), *archives)), None)
+
+
+def _named(record: ImageRecord, reference: Reference) -> list[Admission]:
+    """How the image came from a registry by that name."""
+    return [one for one in record.admissions if one.source == DOCKER and one.name == reference.canonical]
 
 
 def _asked(admission: Admission, reference: Reference) -> Asked:

@@ -311,6 +311,31 @@ def test_archives_come_in_as_their_transport_says(
     run(story)
 
 
+def test_an_archive_lets_in_no_pull_of_its_image(
+    double: Registry, home: Path, node: Node, tmp_path: Path
+) -> None:
+    """The name means at the registry what the archive brought: the registry's scope is to say yes too."""
+    app = double.push("app", "1", [ONE])
+    name = double.reference("app:1")
+    layout = write_layout(double, tmp_path / "layout", entry(double, app.manifest, name))
+    node.write_policy({double.address: node.signed}, oci={"": ANYTHING})
+
+    async def story() -> None:
+        async with opened(home, trust=node.settings()) as store:
+            (record,) = await store.import_archive(layout)
+            assert (record.tags, record.digests) == ((name,), (double.reference(f"app@{app.manifest}"),))
+            assert "there is no sigstore signature of it" in message(await failure(store.pull(name)))
+            sign(double, app.manifest, "app:1")
+            record = await store.pull(name)
+            (_, admission) = record.admissions
+            assert (admission.source, admission.name, admission.digest) == ("docker", name, app.manifest)
+            before = len(double.requests)
+            assert await store.pull(name) == record
+            assert [request.method for request in double.requests[before:]] == ["HEAD"]
+
+    run(story)
+
+
 # A certificate and a log, through the registry
 
 
@@ -685,5 +710,42 @@ def test_a_registry_in_trouble_is_not_taken_for_one_without_signatures(
             refused = await failure(store.pull(double.reference("app:1")))
             assert str(refused).startswith("RegistryUnavailable: signatures of ")
             assert content(home) == []
+
+    run(story)
+
+
+def test_verifiers_hear_what_the_name_leads_to_now(
+    double: Registry, home: Path, node: Node, tmp_path: Path
+) -> None:
+    """Of an image that is there: out of an archive, or under a tag that moved to another of its digests."""
+    app = double.push("app", "1", [ONE])
+    _, body = double.manifests["app:1"]
+    platform = {"os": "linux", "architecture": registry.ARCHITECTURE}
+    inner = {"mediaType": MANIFEST, "digest": app.manifest, "size": len(body), "platform": platform}
+    index = double.put_manifest(
+        "app", "2", {"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner]}, INDEX
+    )
+    name = double.reference("app:1")
+    layout = write_layout(double, tmp_path / "layout", entry(double, app.manifest, name))
+    node.write_policy({}, default=ANYTHING)
+    write_verifier(node, "a", f"cat >{node.top}/told")
+
+    async def pulled(store: Any, tag: str) -> dict[str, Any]:
+        (node.top / "told").unlink(missing_ok=True)
+        await store.pull(double.reference(tag))
+        heard: dict[str, Any] = json.loads((node.top / "told").read_text())
+        return heard
+
+    async def story() -> None:
+        async with opened(home, trust=node.settings(verifier_dir=node.top / "verifiers")) as store:
+            await store.import_archive(layout)
+            plain = {"mediaType": MANIFEST, "digest": app.manifest, "size": len(body)}
+            assert await pulled(store, "app:1") == plain
+            size = len(double.manifests["app:2"][1])
+            assert await pulled(store, "app:2") == {"mediaType": INDEX, "digest": index, "size": size}
+            double.manifests["app:1"] = double.manifests["app:2"]
+            assert await pulled(store, "app:1") == {"mediaType": INDEX, "digest": index, "size": size}
+            double.manifests["app:1"] = double.manifests[f"app@{app.manifest}"]
+            assert await pulled(store, "app:1") == plain
 
     run(story)
