@@ -34,7 +34,7 @@ def find(
         raise BadInput("image: empty name")
     if is_digest(name):
         return images.get(ImageId(name))
-    found = _by_reference(name, images, meaning)
+    found = by_reference(name, images, meaning)
     if found is not None:
         return found
     prefix = name.removeprefix("sha256:")
@@ -46,9 +46,10 @@ def find(
     return matches[0] if matches else None
 
 
-def _by_reference(
+def by_reference(
     name: str, images: Mapping[ImageId, ImageRecord], meaning: Callable[[str], tuple[Reference, ...]]
 ) -> ImageRecord | None:
+    """The image that has this name, None if there is none; no id, and no beginning of one, is a name."""
     try:
         references = meaning(name)
     except BadInput:

@@ -38,7 +38,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckLayer:
-    """The layer of a record. A seal of "" is not known: the index is made anew and compared."""
+    """The layer of a record. Of a seal "" nothing is known: an index is made anew and compared."""
 
     layout: Layout
     diff_id: str

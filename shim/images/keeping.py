@@ -167,15 +167,16 @@ class Keeping:
         """Those of the documents that no image needs."""
         return documents.difference(*(digests_of(image) for image in self._records.images.values()))
 
-    async def remove(self, find: Callable[[], ImageRecord | None]) -> None:
-        """Forget the image that `find` finds, if any, and remove what nobody else wants of it."""
+    async def remove(self, find: Callable[[], ImageRecord | None]) -> bool:
+        """Forget the image that `find` finds, and remove what nobody else wants of it; False if none is."""
         async with self._lock:
             record = find()
             if record is None:
-                return
+                return False
             await self._records.delete(record)
             await self._threads.do(remove_documents, self._layout, self._unused(digests_of(record)))
             await self._collect()
+            return True
 
     async def collect(self) -> None:
         """Remove layers that no image, container or running pull wants."""
@@ -185,7 +186,8 @@ class Keeping:
     async def _collect(self) -> None:
         """`collect` with the lock held.
 
-        One layer that cannot be removed does not keep the others: it is logged and tried again next time.
+        One layer that cannot be removed does not keep the others: it is logged. Its record goes before its
+        files, which then wait for the next start or for `crisp fsck --fix`.
         """
         used: set[str] = set()
         for image in self._records.images.values():

@@ -50,7 +50,7 @@ class Obtaining:
     async def from_tar(self, record: LayerRecord) -> Received:
         """The layer with its index made anew from its own tar."""
         return await self._intake.receive(
-            self._local(record, self._layout.tar(record.diff_id), Expected(diff_id=record.diff_id)),
+            await self._local(record, self._layout.tar(record.diff_id), Expected(diff_id=record.diff_id)),
             LayerMeter(record.diff_id, 0),
         )
 
@@ -73,7 +73,7 @@ class Obtaining:
         jobs: list[Job] = []
         if record.blob:
             expected = Expected(diff_id=record.diff_id, digest=record.blob)
-            jobs.append(self._local(record, self._layout.blob(record.diff_id), expected))
+            jobs.append(await self._local(record, self._layout.blob(record.diff_id), expected))
         for image in self.images_of(record.diff_id):
             try:
                 blob = await self.blob_of(image, record.diff_id)
@@ -133,9 +133,9 @@ class Obtaining:
             what=f"layer {record.diff_id} of {route.reference}",
         )
 
-    def _local(self, record: LayerRecord, path: Path, expected: Expected) -> ArchiveLayer:
+    async def _local(self, record: LayerRecord, path: Path, expected: Expected) -> ArchiveLayer:
         try:
-            size = path.stat().st_size
+            size = (await self._threads.do(path.stat)).st_size
         except OSError:
             size = 0
         return ArchiveLayer(

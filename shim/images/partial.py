@@ -159,9 +159,9 @@ def remove_idle(layout: Layout, *, older: float = LASTING, dry: bool = False) ->
             descriptor = _held(path)
             try:
                 if time.time() - os.fstat(descriptor).st_mtime >= older:
-                    gone[name] = size
                     if not dry:
                         path.unlink()
+                    gone[name] = size
             finally:
                 os.close(descriptor)
     return gone

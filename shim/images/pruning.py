@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from oci.trust.policy import DOCKER
 from oci.workload import ImageId
 from shim.images.intake import Intake
 from shim.images.keeping import Keeping
@@ -22,7 +23,10 @@ class Pruned:
 
 
 class Pruning:
-    """`everything` takes images with a name too; else only such as lost theirs to a newer one."""
+    """`everything` takes images with a name too; else only such as lost theirs to a newer one.
+
+    A digest is a name where it was pulled by; each pull by tag brings one that nobody asked for.
+    """
 
     def __init__(self, records: Records, intake: Intake, keeping: Keeping, lending: Lending) -> None:
         self._records = records
@@ -31,18 +35,18 @@ class Pruning:
         self._lending = lending
 
     async def run(self, *, everything: bool, dry: bool) -> list[Pruned]:
-        """What goes, or would go. Pinned images stay, and those that a container holds."""
+        """What went, or would go. Pinned images stay, and those that a container holds."""
         pruned = []
         gone: set[ImageId] = set()
         for image in sorted(self._records.images.values(), key=lambda image: image.created_at):
-            if image.pinned or self._lending.holds(image.id) or (image.tags and not everything):
+            if image.pinned or self._lending.holds(image.id) or (_named(image) and not everything):
                 continue
             gone.add(image.id)
-            pruned.append(
-                Pruned(what=(image.tags or image.digests or (image.id,))[0], bytes=self._freed(image, gone))
-            )
-            if not dry:
-                await self._keeping.remove(self._unless_taken(image))
+            freed = self._freed(image, gone)
+            if not dry and not await self._keeping.remove(self._unless_taken(image)):
+                gone.remove(image.id)
+                continue
+            pruned.append(Pruned(what=(image.tags or image.digests or (image.id,))[0], bytes=freed))
         for name, size in (await self._intake.remove_partials(older=0, dry=dry)).items():
             pruned.append(Pruned(what=f"download of sha256:{name}", bytes=size))
         return pruned
@@ -66,3 +70,8 @@ class Pruning:
         layers = {diff_id for diff_id in image.layers if diff_id not in stay and diff_id not in counted}
         records = [self._records.layers[diff_id] for diff_id in layers if diff_id in self._records.layers]
         return sum(record.size + record.blob_size for record in records)
+
+
+def _named(image: ImageRecord) -> bool:
+    asked = {one.name for one in image.admissions if one.source == DOCKER}
+    return bool(image.tags) or not asked.isdisjoint(image.digests)

@@ -15,7 +15,7 @@ from oci.registries.short_names import is_short
 from oci.registry_auth import Credentials
 from shim.images.asking import Asker, Asking
 from shim.images.cancellation import Cancellation
-from shim.images.catalogue import find, names_of
+from shim.images.catalogue import by_reference, find, names_of
 from shim.images.fetching import RegistryLayer
 from shim.images.flights import Flights
 from shim.images.intake import Intake, Wanted
@@ -108,9 +108,10 @@ class Pulls:
     async def _pull(self, reference: str, asker: Asker, annotations: Mapping[str, str]) -> ImageRecord:
         meter = PullMeter(str(parse(reference)))
         self._meters.append(meter)
-        known = find(reference, self._records.images, self._asking.meaning) is not None
         total = self._settings.transfer.total
         try:
+            # A name, never the beginning of an id: that is not what is pulled.
+            known = by_reference(reference, self._records.images, self._asking.meaning) is not None
             # Of a name that is known nothing is likely to be fetched.
             with contextlib.nullcontext() if known else self._intake.coming():
                 async with asyncio.timeout(total):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -207,6 +208,48 @@ def test_pruning_says_first_and_takes_what_nobody_uses(double: Registry, home: P
                 double.reference("app:1")
             ]
             assert [image.id for image in store.all()] == [base.id]
+
+    run(story)
+
+
+def test_what_was_pulled_by_digest_has_not_lost_its_name(double: Registry, home: Path) -> None:
+    old = pushed_image(double)
+
+    async def story() -> None:
+        async with opened(home) as store:
+            by_digest = f"{double.reference('app')}@{old.manifest}"
+            assert (await store.pull(by_digest)).tags == ()
+            assert await store.upkeep.prune(everything=False, dry=True) == []
+            assert await store.upkeep.prune(everything=False, dry=False) == []
+            await store.pull(double.reference("app:1"))
+            double.push("app", "1", [tar_of(OTHER)])
+            await store.pull(double.reference("app:1"))  # the tag has moved, the digest cannot
+            assert await store.upkeep.prune(everything=False, dry=False) == []
+            assert store.find(by_digest) is not None
+            gone = {one.what for one in await store.upkeep.prune(everything=True, dry=False)}
+            assert gone == {by_digest, double.reference("app:1")}
+
+    run(story)
+
+
+def test_what_a_container_takes_while_it_is_pruned_stays_and_is_not_said_to_have_gone(
+    double: Registry, home: Path
+) -> None:
+    pushed_image(double)
+    double.push("app", "2", [tar_of(TREE)])
+
+    async def story() -> None:
+        async with opened(home) as store:
+            one, _ = [await store.pull(double.reference(f"app:{tag}")) for tag in (1, 2)]
+            home.joinpath("user").mkdir()
+            async with store._keeping._lock:
+                pruning = asyncio.ensure_future(store.upkeep.prune(everything=True, dry=False))
+                await asyncio.sleep(0)  # it waits for the lock, with the first image in its hand
+                await store.acquire_rootfs(USER, one.id, home / "user")
+            (gone,) = await pruning
+            assert (gone.what, gone.bytes) == (double.reference("app:2"), 0)  # its layer is the other's too
+            assert [image.id for image in store.all()] == [one.id]
+            await store.release_rootfs(USER)
 
     run(story)
 

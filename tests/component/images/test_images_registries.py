@@ -99,6 +99,29 @@ def test_a_short_name_is_taken_from_the_first_registry_that_has_it(
     run(story)
 
 
+def test_a_short_name_that_begins_the_ids_of_two_images_is_pulled_and_leaves_no_picture_of_a_failure(
+    double: Registry, home: Path, etc: Path
+) -> None:
+    (etc / "registries.conf").write_text(f'unqualified-search-registries = ["{double.address}"]\n')
+    begins: dict[str, list[str]] = {}
+    while not (twice := [name for name, tags in begins.items() if len(tags) == 2]):
+        tag = str(sum(map(len, begins.values())))
+        pushed = double.push("app", tag, [ONE], config={"Labels": {"number": tag}})
+        begins.setdefault(pushed.config.removeprefix("sha256:")[0], []).append(tag)
+    (name,) = twice
+
+    async def story() -> None:
+        async with opened(home, registries=places(etc)) as store:
+            for tag in begins[name]:
+                await store.pull(double.reference(f"app:{tag}"))
+            assert isinstance(await failure(store.pull(name)), Absent)
+            assert {pull.stage for pull in store.progress()} == {"done"}
+            pushed = double.push(name, "latest", [tar_of({"two": b"2"})])
+            assert (await store.pull(name)).id == pushed.config
+
+    run(story)
+
+
 def test_a_registry_that_does_not_answer_is_not_passed_over_for_a_short_name(
     double: Registry, other: Registry, home: Path, etc: Path
 ) -> None:
