@@ -32,6 +32,7 @@ _SUPER_AT = 1024
 _SUPER = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQB23s")
 _SLOT_AT = _SUPER_AT + 128
 _SLOT = struct.Struct("<64sII56s")
+_UUID_FIELD = 12
 _META_AT = 3 * BLOCK
 _COMPAT = 0x1 | 0x2  # superblock checksum; mtime, not ctime, in inodes
 _INCOMPAT = 0x4 | 0x8  # chunk-based files; device table
@@ -97,6 +98,25 @@ class IndexBuilder:
         return index
 
 
+def is_whole(index: bytes) -> bool:
+    """Whether an index is, to the byte, as some version of Crisp has made it: its UUID is its own digest."""
+    blank = bytearray(index)
+    if len(blank) < _META_AT or len(blank) % BLOCK:
+        return False
+    checksum = struct.unpack_from("<I", blank, _SUPER_AT + 4)[0]
+    struct.pack_into("<I", blank, _SUPER_AT + 4, 0)
+    if checksum != _crc32c(bytes(blank[_SUPER_AT : _SUPER_AT + BLOCK])):
+        return False
+    uuid = _SUPER.unpack_from(blank, _SUPER_AT)[_UUID_FIELD]
+    blank[_SUPER_AT : _SLOT_AT + _SLOT.size] = bytes(_SUPER.size + _SLOT.size)
+    return bool(uuid == _identity(blank))
+
+
+def _identity(image: bytearray) -> bytes:
+    """The UUID of an image whose superblock and device slot are not written yet."""
+    return hashlib.sha256(image).digest()[:16]
+
+
 class _Inode:
     """One inode's place and shape in the image; `at` is its byte offset, `at / 32` its number."""
 
@@ -154,8 +174,7 @@ class _Writer:
         image = bytearray(end)
         for inode in self._inodes:
             self._fill(image, inode)
-        digest = hashlib.sha256(image).digest()
-        self._superblock(image, self._places[root].at // 32, digest[:16])
+        self._superblock(image, self._places[root].at // 32, _identity(image))
         return bytes(image), len(self._inodes), self._files
 
     def _lay_out(self, node: Node, parent: Node) -> None:

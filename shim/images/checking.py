@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from oci.errors import BadInput
-from oci.layers.erofs import IndexBuilder
+from oci.layers.erofs import IndexBuilder, is_whole
 from shim.images.cancellation import Cancellation
 from shim.images.layout import Layout
 from shim.images.parents import encode_implied
@@ -34,11 +34,16 @@ class Checked:
     part: Part
     problem: str
     read: int
+    seal: str = ""  # of a sound index whose seal was not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckLayer:
-    """The layer of a record. Of a seal "" nothing is known: an index is made anew and compared."""
+    """The layer of a record.
+
+    A seal of "" is not known, the record being of a version that made none. Its index may differ from what
+    is made today; that it is whole it says itself.
+    """
 
     layout: Layout
     diff_id: str
@@ -55,38 +60,45 @@ class CheckLayer:
             cancellation.check()
             meter.received += size
 
+        seal = ""
         try:
-            part, problem = self._files(step) if self.erofs else self._tree(step)
+            part, problem, seal = self._files(step) if self.erofs else (*self._tree(step), "")
             if not problem and self.blob:
                 part, problem = self._blob(step)
         except OSError as failure:
             part, problem = Part.CONTENT, f"{failure.filename or self.what}: {failure.strerror or failure}"
-        return Checked(part=part if problem else Part.NOTHING, problem=problem, read=meter.received)
+        return Checked(
+            part=part if problem else Part.NOTHING, problem=problem, read=meter.received, seal=seal
+        )
 
-    def _files(self, step: Callable[[int], None]) -> tuple[Part, str]:
+    def _files(self, step: Callable[[int], None]) -> tuple[Part, str, str]:
+        """The part, what is wrong with it, and the seal that was not known."""
         path = self.layout.tar(self.diff_id)
         found = _digest(path, step)
         if found != self.diff_id:
-            return Part.CONTENT, f"{path}: {_missing_or(f'its digest is {found}', found)}"
+            return Part.CONTENT, f"{path}: {_missing_or(f'its digest is {found}', found)}", ""
         index, implied = self.layout.index(self.diff_id), self.layout.implied(self.diff_id)
         content, beside = read_or_none(index), read_or_none(implied)
         if content is None:
-            return Part.INDEX, f"{index}: it is missing"
+            return Part.INDEX, f"{index}: it is missing", ""
         found = seal_of_index(content, beside or b"")
-        if found != (self.seal or seal_of_index(*self._index(step))):
-            return Part.INDEX, f"{index}: it is not what was made of the layer"
-        return Part.NOTHING, ""
+        sound = found == self.seal if self.seal else is_whole(content) and self._implied(step) == beside
+        if not sound:
+            return Part.INDEX, f"{index}: it is not what was made of the layer", ""
+        return Part.NOTHING, "", "" if self.seal else found
 
-    def _index(self, step: Callable[[int], None]) -> tuple[bytes, bytes]:
+    def _implied(self, step: Callable[[int], None]) -> bytes | None:
+        """What must stand in the file of undescribed directories; None where there must be none."""
         builder = IndexBuilder()
-        with self.layout.tar(self.diff_id).open("rb", buffering=0) as file:
-            while block := file.read(1 << 20):
-                step(0)
-                builder.receive(block)
         try:
-            return builder.finish(), encode_implied(builder.implied)
+            with self.layout.tar(self.diff_id).open("rb", buffering=0) as file:
+                while block := file.read(1 << 20):
+                    step(0)
+                    builder.receive(block)
+            builder.finish()
         except BadInput:
-            return b"", b""
+            return None
+        return encode_implied(builder.implied) if builder.implied else None
 
     def _tree(self, step: Callable[[int], None]) -> tuple[Part, str]:
         path = self.layout.tree(self.diff_id)

@@ -150,6 +150,8 @@ class Fsck:
                 return None
             checked = await self._intake.check(self._job(record), meter)
             if not checked.problem:
+                if checked.seal:
+                    await self._records.put(replace(record, seal=checked.seal))
                 return None
             images = self._obtaining.images_of(record.diff_id)
             finding = Finding(
@@ -185,6 +187,8 @@ class Fsck:
             received, how = await self._obtaining.from_tar(record), "made anew from the layer"
         else:
             received, how = await self._obtaining.again(record), "fetched again"
+        if record.form == EROFS and received.seal != record.seal and self._lending.users(record.diff_id):
+            how += "; what is mounted keeps what it had"
         await settle(self._put_back(record, received))
         checked = await self._intake.check(self._job(self._records.layers[record.diff_id]), LayerMeter("", 0))
         return how if not checked.problem else f"{how}, and damaged again: {checked.problem}"

@@ -7,6 +7,7 @@ kernel has forgotten what it had read. Blocking, for threads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from dataclasses import replace
@@ -27,11 +28,18 @@ _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def heal_files(layout: Layout, record: LayerRecord, received: Received) -> LayerRecord:
-    """The EROFS form: tar, index and what belongs to them. Owns `received`; raises Full, Internal."""
+    """The EROFS form: tar, index and what belongs to them. Owns `received`; raises Full, Internal.
+
+    An index is written over only by the very one that it was: a mounted file system must not become another
+    one. Else the new one takes its name, and what is mounted keeps the old.
+    """
     diff_id = record.diff_id
     try:
         _heal(received.tar, layout.tar(diff_id))
-        _heal(received.index, layout.index(diff_id))
+        if received.seal == record.seal:
+            _heal(received.index, layout.index(diff_id))
+        else:
+            received.index.replace(layout.index(diff_id))
         if received.implied:
             write_atomic(layout.implied(diff_id), encode_implied(received.implied), durable=True)
         else:
@@ -61,7 +69,8 @@ def _heal(right: Path, target: Path) -> None:
                 if _read(there, len(block), at) != block:
                     _write(there, block, at)
                 at += len(block)
-            os.ftruncate(there, size)
+            if os.fstat(there).st_size != size:
+                os.ftruncate(there, size)
             os.fsync(there)
         finally:
             os.close(source)
@@ -85,10 +94,15 @@ def _write(descriptor: int, block: bytes, at: int) -> None:
 
 
 def forget_cached(tree: Path) -> None:
-    """Have the kernel forget what it has read of a mounted layer; what is mapped by processes stays."""
+    """Have the kernel forget what it has read of a mounted layer; what is mapped by processes stays.
+
+    Only regular files are opened: to open a device that an image has would wake the node's own.
+    """
     for base, _, names in os.walk(tree):
         for name in names:
             with contextlib.suppress(OSError):
+                if not stat.S_ISREG(os.lstat(f"{base}/{name}").st_mode):
+                    continue
                 descriptor = os.open(f"{base}/{name}", _READ | os.O_NONBLOCK)
                 try:
                     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -125,6 +139,7 @@ def _exchange(layout: Layout, record: LayerRecord, fresh: Path) -> None:
 
 def _equal(right: Path, there: Path) -> None:
     """Make a directory equal to another, which loses what is taken from it. Hard links need not stay such."""
+    own = right.stat()  # as it was made: what is taken from it changes its time
     with os.scandir(right) as listing:
         wanted = {entry.name: entry.stat(follow_symlinks=False) for entry in listing}
     with os.scandir(there) as listing:
@@ -140,10 +155,11 @@ def _equal(right: Path, there: Path) -> None:
             (right / name).rename(there / name)
         elif stat.S_ISDIR(status.st_mode):
             _equal(right / name, there / name)
-        elif stat.S_ISREG(status.st_mode):
-            _heal(right / name, there / name)
-        _attributes(there / name, status)
-    _attributes(there, right.stat())
+        else:
+            if stat.S_ISREG(status.st_mode):
+                _heal(right / name, there / name)
+            _attributes(right / name, status, there / name)
+    _attributes(right, own, there)
 
 
 def _same_kind(right: Path, wanted: os.stat_result, there: Path, found: os.stat_result) -> bool:
@@ -152,8 +168,33 @@ def _same_kind(right: Path, wanted: os.stat_result, there: Path, found: os.stat_
     return not stat.S_ISLNK(wanted.st_mode) or right.readlink() == there.readlink()
 
 
-def _attributes(path: Path, wanted: os.stat_result) -> None:
-    os.chown(path, wanted.st_uid, wanted.st_gid, follow_symlinks=False)
-    if not stat.S_ISLNK(wanted.st_mode):
-        path.chmod(stat.S_IMODE(wanted.st_mode))
-    os.utime(path, ns=(wanted.st_atime_ns, wanted.st_mtime_ns), follow_symlinks=False)
+def _attributes(right: Path, wanted: os.stat_result, there: Path) -> None:
+    """Owner, mode, extended attributes and times, as they are of `right`.
+
+    The kernel takes file capabilities away from what is written to or gets an owner, be it the one that it
+    has (kernel: fs/attr.c, ATTR_KILL_PRIV): so attributes come after both, and what is right is left alone.
+    """
+    found = there.lstat()
+    if (found.st_uid, found.st_gid) != (wanted.st_uid, wanted.st_gid):
+        os.chown(there, wanted.st_uid, wanted.st_gid, follow_symlinks=False)
+        found = there.lstat()
+    if not stat.S_ISLNK(wanted.st_mode) and found.st_mode != wanted.st_mode:
+        there.chmod(stat.S_IMODE(wanted.st_mode))
+    extended, has = _extended(right), _extended(there)
+    for name in has.keys() - extended.keys():
+        os.removexattr(there, name, follow_symlinks=False)
+    for name, value in extended.items():
+        if has.get(name) != value:
+            os.setxattr(there, name, value, follow_symlinks=False)
+    os.utime(there, ns=(wanted.st_atime_ns, wanted.st_mtime_ns), follow_symlinks=False)
+
+
+def _extended(path: Path) -> dict[str, bytes]:
+    """The extended attributes; none where the file system has none."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as failure:
+        if failure.errno != errno.ENOTSUP:
+            raise
+        return {}
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}

@@ -73,7 +73,7 @@ def _shape(event: Event) -> list[Any]:
             blob = "" if event.blob is None else str(event.blob)
             return ["done", str(event.tar), str(event.index), event.inodes, implied, blob, event.seal]
         case Checked():
-            return ["checked", event.part.value, event.problem, event.read]
+            return ["checked", event.part.value, event.problem, event.read, event.seal]
         case Ended():
             return ["ended"]
         case CrispError():
@@ -94,8 +94,8 @@ def read_line(text: bytes) -> tuple[int, Event]:
                 blob=Path(blob) if blob else None,
                 seal=seal,
             )
-        case [int(number), "checked", str(part), str(problem), int(read)]:
-            return number, Checked(part=Part(part), problem=problem, read=read)
+        case [int(number), "checked", str(part), str(problem), int(read), str(seal)]:
+            return number, Checked(part=Part(part), problem=problem, read=read, seal=seal)
         case [int(number), "ended"]:
             return number, Ended()
         case [int(number), "failed", str(kind), str(message), str(token)]:

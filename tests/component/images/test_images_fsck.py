@@ -7,19 +7,27 @@ import json
 import os
 import random
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from oci.layers.erofs import write_index
 from oci.workload import ContainerId
+from shim.images import healing, layers
 from shim.images.fsck import Finding
+from shim.images.seal import seal_of_index
 from shim.images.store import ImageStore
+from shim.images.unpack import read_tree
 from tests.component.images.archives import entry, write_layout
 from tests.component.images.rig import content, failure, files, opened, run, shown
 from tests.component.images.test_images_store import rich_layers
 from tests.doubles.registry import Pushed, Registry, failing, tar_of
+from tests.layers.archives import END, directory, member
+from tests.layers.seeds import ACL, CAPABILITY
 
 BIG_FILE = random.Random(5).randbytes(700_000)
 TREE = {"big": BIG_FILE, "d/one": b"1", "d/two": b"2" * 5000}
@@ -98,8 +106,8 @@ def test_a_damaged_layer_is_named_with_all_that_it_touches_and_repaired_under_it
                 assert found.failure == ""
                 assert found.repaired == ("made anew from the layer" if part == "index" else "fetched again")
                 asked = [request.path.rpartition("/")[2] for request in double.asked("blobs")]
-                layers = [digest for digest in asked if digest in pushed.layers]
-                assert layers == ([] if part == "index" else [pushed.layers[1]])
+                blobs = [digest for digest in asked if digest in pushed.layers]
+                assert blobs == ([] if part == "index" else [pushed.layers[1]])
                 assert await check(store) == []
                 assert files(root) == {**TREE, **OTHER}  # the container that ran all the while
             await store.release_rootfs(USER)
@@ -331,3 +339,104 @@ def test_a_layer_with_every_kind_of_file_is_whole_as_it_was_made(
             assert await check(store) == []
 
     run(story)
+
+
+def test_a_repair_leaves_and_gives_back_the_attributes_of_files(double: Registry, home: Path) -> None:
+    bound = [(b"security.capability", CAPABILITY), (b"user.mark", b"m")]
+    layer = b"".join(
+        (
+            directory(b"d", mode=0o755, xattrs=[(b"user.of", b"directory")]),
+            member(b"d/whole", b"w" * 600, uid=7, mode=0o4755, xattrs=bound),
+            member(b"d/flipped", b"f" * 600, uid=7, mode=0o4755, xattrs=bound),
+            member(b"d/shorter", b"s" * 600, xattrs=bound),
+            member(b"d/deleted", b"d", xattrs=bound),
+            member(b"d/acl", b"a", mode=0o640, xattrs=[(b"system.posix_acl_access", ACL)]),
+            END,
+        )
+    )
+    double.push("app", "1", [layer])
+
+    async def story() -> None:
+        async with opened(home, form="directory") as store:
+            image = await store.pull(double.reference("app:1"))
+            tree = store._layout.tree(image.layers[0])
+            before = attributes(tree)
+            assert before["d/whole"]["security.capability"] == CAPABILITY
+            assert before["d/acl"]
+            flip(tree / "d/flipped")
+            truncate(tree / "d/shorter")
+            tree.joinpath("d/deleted").unlink()
+            os.removexattr(tree / "d", "user.of")
+            tree.joinpath("d/whole").chmod(0o700)
+            (found,) = await check(store, fix=True)
+            assert (found.repaired, found.failure) == ("fetched again", "")
+            assert attributes(tree) == before
+
+    run(story)
+
+
+def attributes(tree: Path) -> dict[str, dict[str, bytes]]:
+    return {
+        str(path.relative_to(tree)): {name: os.getxattr(path, name) for name in os.listxattr(path)}
+        for path in tree.rglob("*")
+    }
+
+
+def test_what_is_mounted_never_becomes_another_file_system(double: Registry, home: Path) -> None:
+    """An index that an earlier version made in its own way is not damaged, and not written over if it is."""
+    pushed = pushed_image(double)
+    odd = pushed.diff_ids[1]
+
+    async def story() -> None:
+        async with opened(home, form="erofs") as store:
+            image = await store.pull(double.reference("app:1"))
+            home.joinpath("user").mkdir()
+            records, index = store._records, store._layout.index(odd)
+            made = index.read_bytes()
+            other = otherwise_made(store._layout.tar(odd))
+            index.write_bytes(other)
+            size = layers.size_of(store._layout, odd, layers.EROFS)
+            await records.put(replace(records.layers[odd], seal="", size=size))
+            rootfs = await store.acquire_rootfs(USER, image.id, home / "user")
+            assert await check(store, fix=True) == []
+            assert records.layers[odd].seal == seal_of_index(other, store._layout.implied(odd).read_bytes())
+            assert index.read_bytes() == other
+            with index.open("rb") as mounted:
+                flip(index)
+                damaged = index.read_bytes()
+                (found,) = await check(store, fix=True)
+                assert found.repaired.startswith("made anew from the layer; what is mounted keeps")
+                assert mounted.read() == damaged
+            assert index.read_bytes() == made
+            assert await check(store) == []
+            await store.release_rootfs(USER)
+            assert rootfs.mounts
+
+    run(story)
+
+
+def otherwise_made(tar: Path) -> bytes:
+    """An index that is whole, and not what is made of the layer today."""
+    with tar.open("rb") as file:
+        root = read_tree(file.fileno())
+    big = root.entries()[b"big"]
+    big.entry = big.entry._replace(mode=0o600)
+    return write_index(root, tar.stat().st_size)[0]
+
+
+def test_devices_of_an_image_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mknod(tmp_path / "device", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mkfifo(tmp_path / "pipe")
+    tmp_path.joinpath("link").symlink_to("device")
+    tmp_path.joinpath("file").write_bytes(b"f")
+    opened_ones: list[str] = []
+    real = os.open
+
+    def noted(path: str, flags: int) -> int:
+        opened_ones.append(path)
+        return real(path, flags)
+
+    monkeypatch.setattr("shim.images.healing.os.open", noted)
+    healing.forget_cached(tmp_path)
+    monkeypatch.undo()
+    assert opened_ones == [f"{tmp_path}/file"]

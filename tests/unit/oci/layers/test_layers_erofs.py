@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from oci.errors import BadInput
 from oci.layers.entry import Entry, Kind, Limits, Segment
-from oci.layers.erofs import IndexBuilder, LayerSizes, write_index
+from oci.layers.erofs import IndexBuilder, LayerSizes, is_whole, write_index
 from oci.layers.tree import Tree
 from tests.layers.archives import END, directory, member, sparse_pax
 from tests.layers.seeds import SEEDS
@@ -372,3 +372,16 @@ def test_sparse_runs_reach_the_file_block_by_block() -> None:
     image = Image(write_index(tree.finish(), 4096)[0])
     null = (0, 0xFFFFFFFF)
     assert image.chunks(image.look(b"s")) == (0, [null, (1, 2), null, (1, 3)])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_index_says_itself_whether_it_is_whole(seed: str) -> None:
+    builder = IndexBuilder()
+    builder.receive(SEEDS[seed]())
+    index = builder.finish()
+    assert is_whole(index)
+    assert not is_whole(index[:-512])
+    assert not is_whole(index[:512])
+    assert not is_whole(b"")
+    for at in {*range(0, len(index), 7), *range(1024, 1280)}:
+        assert not is_whole(index[:at] + bytes([index[at] ^ 1]) + index[at + 1 :])
