@@ -64,7 +64,7 @@ class RegistryLayer:
                     partial.done()
                     return received
                 try:
-                    return replace(received, blob=partial.keep())
+                    return replace(received, blob=partial.keep(self.layout.fresh_blob(self.blob.digest)))
                 except OSError as failure:
                     received.discard()
                     raise disk_failure(failure, self.layout.partial(self.blob.digest), self.what) from failure

@@ -120,7 +120,7 @@ class _Worker:
             future.set_result(None)
         else:
             if isinstance(event, Received):
-                self.made |= {event.tar, event.index}
+                self.made |= {event.tar, event.index, *((event.blob,) if event.blob is not None else ())}
             future.set_result(event)
 
 

@@ -112,7 +112,7 @@ def _keep_blob(layout: Layout, diff_id: str, received: Received) -> tuple[str, i
     if received.blob is None:
         return "", 0
     kept = layout.blob(diff_id)
-    digest = layout.digest_of_partial(received.blob)
+    digest = layout.digest_of_fresh(received.blob)
     received.blob.replace(kept)
     return digest, walk(kept).bytes
 

@@ -98,8 +98,12 @@ class Layout:
     def partial(self, digest: str) -> Path:
         return self.partials / hexadecimal(digest)
 
-    def digest_of_partial(self, path: Path) -> str:
-        return f"sha256:{path.name}"
+    def fresh_blob(self, digest: str) -> Path:
+        """A new name for a compressed stream that is whole; it tells the digest."""
+        return self.fresh(f".{hexadecimal(digest)}")
+
+    def digest_of_fresh(self, blob: Path) -> str:
+        return f"sha256:{blob.suffix[1:]}"
 
     def lent_file(self, container_id: ContainerId) -> Path:
         return self.lent / container_id

@@ -75,12 +75,17 @@ class Partial:
         """The layer is there: the file goes."""
         self._give_up()
 
-    def keep(self) -> Path | None:
-        """Bring the whole blob to disk; where it lies, for the caller to rename. Raises OSError."""
+    def keep(self, path: Path) -> Path | None:
+        """Bring the whole blob to disk as `path`, where nobody takes it for left behind. Raises OSError.
+
+        None where it is not kept.
+        """
         if self._descriptor < 0 or not self.whole:
             return None
         os.fdatasync(self._descriptor)
-        return self._path
+        self._path.rename(path)  # before the lock goes
+        self.close()
+        return path
 
     def _append(self, block: bytes) -> None:
         if self._descriptor < 0:
@@ -121,7 +126,7 @@ def keeping(layout: Layout, blob: Descriptor, *, small: bool = False) -> Iterato
     try:
         yield partial
     finally:
-        if descriptor >= 0 and not partial.kept:
+        if not partial.kept:
             partial.done()
         partial.close()
 

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from oci.errors import Busy
-from shim.images import partial
+from shim.images import layers, partial
+from shim.records import LayerRecord
 from tests.component.images.rig import FAST, content, everything, failure, opened, run
 from tests.doubles.registry import Answer, Pushed, Registry, Request, cutting, failing, tar_of
 
@@ -174,6 +176,33 @@ def test_a_cancelled_download_is_kept_too(double: Registry, home: Path) -> None:
             size = path.stat().st_size
             assert (await store.pull(double.reference("app:1"))).id == pushed.config
             assert ranges(double, pushed) == [None, f"bytes={size}-"]
+
+    run(story)
+
+
+def test_a_blob_that_is_whole_and_wanted_is_nobodys_leftover(
+    double: Registry, home: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prune, and the end of the process that fetched it, while the layer is being unpacked."""
+    pushed = double.push("app", "1", [BIG])
+    keep = layers.keep
+
+    async def story() -> None:
+        async with opened(home, form=form, keep_compressed=True) as store:
+
+            async def keeping(*arguments: Any, **named: Any) -> LayerRecord:
+                await store._intake.look_at_partials()
+                assert await store.upkeep.prune(everything=False, dry=False) == []
+                await store._intake._process.close()
+                return await keep(*arguments, **named)
+
+            monkeypatch.setattr(layers, "keep", keeping)
+            image = await store.pull(double.reference("app:1"))
+            (diff_id,) = image.layers
+            assert store._layout.blob(diff_id).read_bytes() == double.blobs[pushed.layers[0]]
+            assert store._records.layers[diff_id].blob == pushed.layers[0]
+            assert kept(home) == []
+        assert not [name for name in everything(home) if name.startswith("tmp/")]
 
     run(story)
 
