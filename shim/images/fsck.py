@@ -11,15 +11,18 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
-from oci.errors import CrispError
-from oci.workload import ContainerId
+from oci.errors import Absent, CrispError
+from oci.workload import ContainerId, ImageId
+from shim.files import remove_tree
 from shim.images import recovery
 from shim.images.checking import Checked, CheckLayer, Part
 from shim.images.documents import digests_of, read_document, write_documents
 from shim.images.healing import heal_files, renew_tree
 from shim.images.intake import Intake, settle
+from shim.images.keeping import Keeping
 from shim.images.layers import EROFS
 from shim.images.layout import Layout
 from shim.images.lending import Lending
@@ -70,6 +73,7 @@ class Fsck:
         threads: Threads,
         intake: Intake,
         lending: Lending,
+        keeping: Keeping,
         obtaining: Obtaining,
     ) -> None:
         self._layout = layout
@@ -78,6 +82,7 @@ class Fsck:
         self._threads = threads
         self._intake = intake
         self._lending = lending
+        self._keeping = keeping
         self._obtaining = obtaining
         self._one = asyncio.Lock()
 
@@ -98,7 +103,7 @@ class Fsck:
                 async with slots:
                     meter = LayerMeter(record.diff_id, record.size)
                     meters.append(meter)
-                    if (found := await self._layer(record, meter, fix=fix)) is not None:
+                    if (found := await self._layer(record.diff_id, meter, fix=fix)) is not None:
                         findings.append(found)
                     ended += 1
 
@@ -131,41 +136,74 @@ class Fsck:
                 problem = "" if sha256(body) == digest else f"{path}: its digest is {sha256(body)}"
             except CrispError as failure:
                 problem = failure.message
-            if problem:
-                finding = Finding(problem=problem, images=_names(image))
-                found.append(await self._repair_document(image, finding) if fix else finding)
+            now = self._records.images.get(ImageId(image.id))
+            if not problem or now is None or digest not in digests_of(now):  # removed while it was read
+                continue
+            finding: Finding | None = Finding(problem=problem, images=_names(now))
+            if fix:
+                finding = await self._repair_document(now, digest, problem)
+            if finding is not None:
+                found.append(finding)
         return found
 
-    async def _repair_document(self, image: ImageRecord, finding: Finding) -> Finding:
+    async def _repair_document(self, image: ImageRecord, digest: str, problem: str) -> Finding | None:
+        """None where the image was removed meanwhile."""
+        finding = Finding(problem=problem, images=_names(image))
         try:
-            documents = await self._obtaining.documents(image)
-            await self._threads.do(write_documents, self._layout, documents, f"image {image.id}")
-        except CrispError as failure:
-            return replace(finding, failure=failure.message)
+            documents, failure = await self._obtaining.documents(image), ""
+        except CrispError as error:
+            documents, failure = {}, error.message
+        async with self._keeping.still():
+            now = self._records.images.get(ImageId(image.id))
+            if now is None or digest not in digests_of(now):
+                return None
+            if failure:
+                return replace(finding, failure=failure)
+            wanted = {name: body for name, body in documents.items() if name in digests_of(now)}
+            try:
+                if digest not in wanted:
+                    raise Absent(f"image {image.id}: its registry has another manifest by now")
+                await self._threads.do(write_documents, self._layout, wanted, f"image {image.id}")
+            except CrispError as error:
+                return replace(finding, failure=error.message)
         return replace(finding, repaired="fetched again")
 
-    async def _layer(self, record: LayerRecord, meter: LayerMeter, *, fix: bool) -> Finding | None:
-        with self._intake.wanting((record.diff_id,)):
-            if record.diff_id not in self._records.layers:
+    async def _layer(self, diff_id: str, meter: LayerMeter, *, fix: bool) -> Finding | None:
+        """None where nothing is wrong, or nobody wants the layer any more."""
+        with self._intake.wanting((diff_id,)):
+            await self._intake.gone(diff_id)
+            record = self._records.layers.get(diff_id)
+            if record is None:
                 return None
-            checked = await self._intake.check(self._job(record), meter)
-            if not checked.problem:
+            try:
+                checked, failure = await self._intake.check(self._job(record), meter), ""
                 if checked.seal:
                     await self._records.put(replace(record, seal=checked.seal))
+            except CrispError as error:
+                checked, failure = Checked(part=Part.NOTHING, problem=error.message, read=0), error.message
+            if not checked.problem or not self._concerns(record):
                 return None
-            images = self._obtaining.images_of(record.diff_id)
+            images = self._obtaining.images_of(diff_id)
             finding = Finding(
                 problem=checked.problem,
-                layer=record.diff_id,
+                layer=diff_id,
                 images=tuple(name for image in images for name in _names(image)),
-                holders=self._lending.users(record.diff_id),
+                holders=self._lending.users(diff_id),
+                failure=failure,
             )
-            if not fix:
+            if not fix or failure:
                 return finding
             try:
                 return replace(finding, repaired=await self._repair(record, checked))
-            except CrispError as failure:
-                return replace(finding, failure=failure.message)
+            except CrispError as error:
+                return replace(finding, failure=error.message) if self._concerns(record) else None
+
+    def _concerns(self, record: LayerRecord) -> bool:
+        """Whether the layer is still the one that was looked at, and of an image or held."""
+        now = self._records.layers.get(record.diff_id)
+        if now is None or now.created_at != record.created_at:
+            return False
+        return bool(self._obtaining.images_of(record.diff_id) or self._lending.users(record.diff_id))
 
     def _job(self, record: LayerRecord) -> CheckLayer:
         return CheckLayer(
@@ -203,15 +241,26 @@ class Fsck:
 
     async def _strays(self, *, fix: bool) -> list[Finding]:
         """What lies in the store and no record knows."""
+        grave = self._layout.fresh(".gone")
+        found: list[Finding] = []
+        try:
+            async with self._keeping.still():
+                found = await self._set_aside(grave, fix=fix)
+            await self._threads.do(remove_tree, grave)
+        except (OSError, CrispError) as failure:
+            found = found or [Finding(problem=f"{self._layout.root}: looking for what no record knows")]
+            return [replace(one, repaired="", failure=str(failure)) for one in found]
+        return found
+
+    async def _set_aside(self, grave: Path, *, fix: bool) -> list[Finding]:
+        """With images kept still. What a pull commits after the look is never taken away. Raises OSError."""
         layout = self._layout
         seen = await self._threads.do(recovery.look, layout, ())
         known = {*self._records.layers, *self._intake.wanted(), *self._lending.layers()}
         trees = {layout.tree(diff_id).name for diff_id in known}
-        documents = frozenset[str]().union(*map(digests_of, self._records.images.values()))
         files = sorted(seen.files - known)
         lost_trees = sorted(seen.trees - trees)
-        # a pull writes its documents before its record: who fetches may have them
-        lost_documents = seen.documents - documents if not self._intake.wanted() else frozenset[str]()
+        lost_documents = seen.documents.difference(*map(digests_of, self._records.images.values()))
         found = [
             Finding(problem=f"{layout.layers}: files of {diff_id}, which no record knows")
             for diff_id in files
@@ -224,10 +273,11 @@ class Fsck:
         if not fix or not found:
             return found
         plan = recovery.Plan(files=tuple(files), trees=tuple(lost_trees), documents=lost_documents)
-        try:
-            await self._threads.do(recovery.clear, layout, plan)
-        except OSError as failure:
-            return [replace(one, failure=str(failure)) for one in found]
+        with self._intake.going(*files, *lost_trees):
+            try:
+                await self._threads.do(recovery.set_aside, layout, plan, grave)
+            except OSError as failure:
+                return [replace(one, failure=str(failure)) for one in found]
         return [replace(one, repaired="removed") for one in found]
 
 

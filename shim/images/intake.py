@@ -88,14 +88,24 @@ class Intake:
                     del self._wanted[diff_id]
 
     @contextlib.contextmanager
-    def going(self, diff_id: str) -> Iterator[None]:
-        """A layer is being removed: who wants it waits until it has gone, and fetches it anew."""
-        gone = self._going[diff_id] = asyncio.Event()
+    def going(self, *names: str) -> Iterator[None]:
+        """Layers, by diff id or tree, are being removed: who wants one waits until it has gone.
+
+        It is fetched anew then.
+        """
+        gone, held = asyncio.Event(), {self._layout.tree(name).name for name in names}
+        self._going.update(dict.fromkeys(held, gone))
         try:
             yield
         finally:
-            del self._going[diff_id]
+            for name in held:
+                del self._going[name]
             gone.set()
+
+    async def gone(self, diff_id: str) -> None:
+        """Wait while the layer is being removed."""
+        while (gone := self._going.get(self._layout.tree(diff_id).name)) is not None:
+            await gone.wait()
 
     @property
     def partial_bytes(self) -> int:
@@ -136,8 +146,7 @@ class Intake:
         shown = self._meters.get(layer.diff_id, own)
         if meter is not None:
             meter.add(shown)
-        while (gone := self._going.get(layer.diff_id)) is not None:
-            await gone.wait()
+        await self.gone(layer.diff_id)
         if layer.diff_id in self._records.layers:
             own.received, own.phase = own.total, Phase.SHARED
             return

@@ -63,6 +63,10 @@ class Keeping:
         self._lock = asyncio.Lock()
         self._graves: set[asyncio.Future[None]] = set()
 
+    def still(self) -> asyncio.Lock:
+        """Held, no image becomes known or ceases to be, and no document is written or removed."""
+        return self._lock
+
     async def close(self) -> None:
         """Wait until what was removed has gone from the disk."""
         await asyncio.gather(*self._graves, return_exceptions=True)

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from oci.workload import ImageId
 from shim.files import make_private_directory, remove_tree
@@ -134,3 +136,14 @@ def clear(layout: Layout, plan: Plan) -> None:
         remove_tree(grave)
     for digest in plan.documents:
         layout.document(digest).unlink(missing_ok=True)
+
+
+def set_aside(layout: Layout, plan: Plan, grave: Path) -> None:
+    """Move what the plan names into `grave`, to be removed at leisure. Blocking, milliseconds."""
+    grave.mkdir()
+    paths = [path for diff_id in plan.files for path in layout.files(diff_id)]
+    paths += [layout.lower / name for name in plan.trees]
+    paths += [layout.document(digest) for digest in plan.documents]
+    for number, path in enumerate(paths):
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(grave / str(number))

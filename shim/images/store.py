@@ -95,7 +95,7 @@ class ImageStore:
         rooms = self._layout, self._records, self._settings, self._threads, self._intake
         obtaining = Obtaining(*rooms, self._asking, self._node)
         return Upkeep(
-            fsck=Fsck(*rooms, self._lending, obtaining),
+            fsck=Fsck(*rooms, self._lending, self._keeping, obtaining),
             pruning=Pruning(self._records, self._intake, self._keeping, self._lending),
             export=Export(self._layout, self._records, self._threads, self._intake, obtaining),
             keeping=self._keeping,

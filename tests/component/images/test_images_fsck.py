@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import random
 import shutil
 import stat
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from oci.errors import Internal
 from oci.layers.erofs import write_index
 from oci.workload import ContainerId
-from shim.images import healing, layers
+from shim.images import documents, healing, layers, recovery
+from shim.images.checking import Checked, CheckLayer, Part
 from shim.images.fsck import Finding
+from shim.images.layout import Layout
+from shim.images.progress import LayerMeter
 from shim.images.seal import seal_of_index
 from shim.images.store import ImageStore
 from shim.images.unpack import read_tree
+from shim.records import ImageRecord
 from tests.component.images.archives import entry, write_layout
 from tests.component.images.rig import content, failure, files, opened, run, shown
 from tests.component.images.test_images_store import rich_layers
@@ -440,3 +448,126 @@ def test_devices_of_an_image_are_not_opened(tmp_path: Path, monkeypatch: pytest.
     healing.forget_cached(tmp_path)
     monkeypatch.undo()
     assert opened_ones == [f"{tmp_path}/file"]
+
+
+def test_an_image_that_is_removed_while_it_is_checked_is_no_finding_and_stays_away(
+    double: Registry, home: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed_image(double)
+
+    async def story() -> None:
+        async with opened(home, form=form) as store:
+            fsck = store.upkeep._fsck
+            image = await store.pull(double.reference("app:1"))
+            real_check = store._intake.check
+
+            async def removed(job: CheckLayer, meter: LayerMeter) -> Checked:
+                checked = await real_check(job, meter)
+                await store.remove(image.id)
+                return replace(checked, part=Part.CONTENT, problem="a file is gone")
+
+            with monkeypatch.context() as patched:
+                patched.setattr(store._intake, "check", removed)
+                assert await check(store, fix=True) == []
+            assert content(home) == []
+
+            await store.pull(double.reference("app:1"))
+            flip(store._layout.document(image.id))
+            real_documents = fsck._obtaining.documents
+
+            async def fetched(record: ImageRecord) -> dict[str, bytes]:
+                found = await real_documents(record)
+                await store.remove(image.id)
+                return found
+
+            with monkeypatch.context() as patched:
+                patched.setattr(fsck._obtaining, "documents", fetched)
+                assert await check(store, fix=True) == []
+            assert content(home) == []
+
+    run(story)
+
+
+def test_a_check_that_cannot_be_made_is_a_finding_and_the_others_are_made(
+    double: Registry, home: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = pushed_image(double)
+
+    async def story() -> None:
+        async with opened(home, form=form) as store:
+            await store.pull(double.reference("app:1"))
+            flip(target(store, pushed.diff_ids[1], "tar" if form == "erofs" else "tree"))
+            real = store._intake.check
+
+            async def one_ends(job: CheckLayer, meter: LayerMeter) -> Checked:
+                if job.diff_id == pushed.diff_ids[0]:
+                    raise Internal("the process for layers has ended")
+                return await real(job, meter)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(store._intake, "check", one_ends)
+                found = {one.layer: one for one in await check(store, fix=True)}
+            assert found[pushed.diff_ids[0]].failure == "the process for layers has ended"
+            assert found[pushed.diff_ids[1]].repaired == "fetched again"
+
+    run(story)
+
+
+def test_a_stray_that_is_pulled_while_it_is_removed_comes_anew(
+    double: Registry, home: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = pushed_image(double)
+    real = recovery.set_aside
+
+    async def story() -> None:
+        async with opened(home, form=form) as store:
+            loop = asyncio.get_running_loop()
+            pulls: list[concurrent.futures.Future[ImageRecord]] = []
+
+            def pulled_meanwhile(layout: Layout, plan: recovery.Plan, grave: Path) -> None:
+                pulls.append(asyncio.run_coroutine_threadsafe(store.pull(double.reference("app:1")), loop))
+                time.sleep(1)  # it would be there by now
+                real(layout, plan, grave)
+
+            layout = store._layout
+            for diff_id in pushed.diff_ids:
+                layout.tar(diff_id).write_bytes(b"stray")
+                if form == "directory":
+                    layout.tree(diff_id).mkdir()
+            monkeypatch.setattr(recovery, "set_aside", pulled_meanwhile)
+            found = await check(store, fix=True)
+            assert {one.repaired for one in found} == {"removed"}
+            image = await asyncio.wrap_future(pulls[0])
+            assert await check(store) == []
+            home.joinpath("user").mkdir()
+            with shown(await store.acquire_rootfs(USER, image.id, home / "user"), home / "user") as root:
+                assert files(root) == {**TREE, **OTHER}
+            await store.release_rootfs(USER)
+
+    run(story)
+
+
+def test_documents_of_an_image_that_is_being_committed_are_no_strays(
+    double: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double.push("none", "1", [])  # it wants no layer
+    written, looked = threading.Event(), threading.Event()
+    real = documents.write_documents
+
+    def slow(layout: Layout, bodies: dict[str, bytes], what: str) -> int:
+        size = real(layout, bodies, what)
+        written.set()
+        looked.wait(1)
+        return size
+
+    async def story() -> None:
+        async with opened(home) as store:
+            monkeypatch.setattr("shim.images.keeping.write_documents", slow)
+            pull = asyncio.ensure_future(store.pull(double.reference("none:1")))
+            assert await asyncio.to_thread(written.wait, 20)
+            assert await check(store, fix=True) == []
+            looked.set()
+            await store.document((await pull).id)
+            assert await check(store) == []
+
+    run(story)
