@@ -76,12 +76,11 @@ class Export:
             if self._records.images.get(ImageId(image.id)) is None:
                 raise Absent(f"image {image.id} is not in the store: it was removed")
             try:
-                config = await self._threads.do(read_document, self._layout, image.id)
+                config = await self._document(image.id)
+                body = await self._document(image.manifest_digest) if image.manifest_digest else b""
                 manifest = await self._obtaining.manifest(image)
                 blobs = await self._as_it_came(image, manifest)
-                body = b""
                 if blobs and manifest is not None:
-                    body = await self._threads.do(read_document, self._layout, image.manifest_digest)
                     kind = manifest.media_type or _MANIFEST
                 else:
                     blobs = [await self._tar(diff_id, gotten) for diff_id in diff_ids]
@@ -93,6 +92,13 @@ class Export:
             finally:
                 for received in gotten:
                     await self._threads.do(received.discard)
+
+    async def _document(self, digest: str) -> bytes:
+        """A document of the image, as it came. Raises Internal for a damaged one."""
+        body = await self._threads.do(read_document, self._layout, digest)
+        if (found := sha256(body)) != digest:
+            raise Internal(f"{self._layout.document(digest)}: its digest is {found}: {_ADVICE}")
+        return body
 
     async def _as_it_came(self, image: ImageRecord, manifest: Manifest | None) -> list[_Blob]:
         """The compressed layers, if every one of them is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from shim.images.export import Export
 from shim.images.fsck import Fsck, Progress
@@ -32,8 +33,9 @@ class Upkeep:
     async def fsck(self, *, fix: bool) -> AsyncGenerator[Progress, None]:
         """Every layer's digest, every document, and what lies about; `fix` repairs and removes."""
         try:
-            async for progress in self._fsck.run(fix=fix):
-                yield progress
+            async with aclosing(self._fsck.run(fix=fix)) as pictures:
+                async for progress in pictures:
+                    yield progress
         finally:
             await self._keeping.collect()  # what was removed while it was read
 
@@ -43,4 +45,12 @@ class Upkeep:
 
     def export(self, name: str) -> AsyncGenerator[bytes, None]:
         """The image as an OCI archive. Raises Absent, BadInput (name), Internal (damaged)."""
-        return self._export.run(self._require(name))
+        return self._exported(self._require(name))
+
+    async def _exported(self, image: ImageRecord) -> AsyncGenerator[bytes, None]:
+        try:
+            async with aclosing(self._export.run(image)) as blocks:
+                async for block in blocks:
+                    yield block
+        finally:
+            await self._keeping.collect()  # the image may have been removed while it was read

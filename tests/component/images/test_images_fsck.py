@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import os
 import random
@@ -569,5 +570,73 @@ def test_documents_of_an_image_that_is_being_committed_are_no_strays(
             looked.set()
             await store.document((await pull).id)
             assert await check(store) == []
+
+    run(story)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_damaged_document_ends_its_export(double: Registry, home: Path, kept: bool) -> None:
+    pushed = pushed_image(double)
+
+    async def story() -> None:
+        async with opened(home, keep_compressed=kept) as store:
+            image = await store.pull(double.reference("app:1"))
+            for digest in (pushed.config, pushed.manifest):
+                path = store._layout.document(digest)
+                whole = path.read_bytes()
+                path.write_bytes(whole.replace(b"{", b"{ ", 1))  # what it says is the same
+                found = await failure(exported(store, image.id))
+                assert str(path) in found.message
+                assert "crisp fsck --fix" in found.message
+                path.write_bytes(whole)
+            await exported(store, image.id)
+
+    run(story)
+
+
+async def exported(store: ImageStore, name: str) -> None:
+    async for _ in store.upkeep.export(name):
+        pass
+
+
+def test_an_image_that_is_removed_while_it_is_read_leaves_nothing(
+    double: Registry, home: Path, form: str
+) -> None:
+    pushed_image(double)
+
+    async def story() -> None:
+        async with opened(home, form=form) as store:
+            for to_its_end in (True, False):
+                image = await store.pull(double.reference("app:1"))
+                async with contextlib.aclosing(store.upkeep.export(image.id)) as blocks:
+                    await anext(blocks)
+                    await store.remove(image.id)
+                    if to_its_end:
+                        async for _ in blocks:
+                            pass
+                assert content(home) == []
+
+    run(story)
+
+
+def test_a_check_that_is_ended_early_stops_before_what_it_kept_is_collected(
+    double: Registry, home: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed_image(double)
+
+    async def story() -> None:
+        async with opened(home, form=form) as store:
+            image = await store.pull(double.reference("app:1"))
+
+            async def endless(_job: CheckLayer, _meter: LayerMeter) -> Checked:
+                await asyncio.Event().wait()
+                raise AssertionError
+
+            monkeypatch.setattr(store._intake, "check", endless)
+            async with contextlib.aclosing(store.upkeep.fsck(fix=False)) as pictures:
+                await anext(pictures)
+                await store.remove(image.id)
+            assert store._intake.wanted() == frozenset()
+            assert content(home) == []
 
     run(story)
