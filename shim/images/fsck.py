@@ -1,7 +1,7 @@
 """The store held against its records, while pods run: every layer and document, and what no record knows.
 
-A repair is made in place: who has a layer mounted has the very files that are healed. What runs on is never
-taken away. Belongs to the event loop; reading is done by the process for layers, as many at a time as there
+A repair is made in place: who has a layer mounted has the very files that are healed (but `heal_files` of
+another index). What runs on is never taken away; what images cease to want meanwhile is no finding. Belongs to the event loop; reading is done by the process for layers, as many at a time as there
 are processors.
 """
 
