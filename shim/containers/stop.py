@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from pathlib import Path
 
-from oci.errors import BadInput, Deadline
+from oci.errors import BadInput, CrispError, Deadline
 from oci.workload import ContainerId
 from shim.containers.exits import Exits, record_exit
 from shim.containers.lookup import has_process
@@ -14,6 +15,8 @@ from shim.containers.target import target
 from shim.node import Node
 from shim.records import ContainerRecord, ContainerState
 from shim.runtimes.driver import Exit
+
+log = logging.getLogger(__name__)
 
 
 class Stops:
@@ -84,7 +87,11 @@ async def _stop(node: Node, exits: Exits, stops: Stops, id_: ContainerId, grace:
         driver = node.driver_of(record)
         of = target(node.paths, record)
         if grace > 0 and record.state is not ContainerState.UNKNOWN:
-            await driver.kill(of, signal_number(record.stop_signal))
+            number = signal_number(record.stop_signal)
+            try:
+                await driver.kill(of, number)
+            except CrispError as error:  # it may have arrived all the same, so the grace is given
+                log.warning("a stop signal is not delivered", extra={"container": id_, "error": str(error)})
             if await _ended_in_time(exits, running, id_):
                 return
         await driver.kill(of, signal.SIGKILL, everything=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any, Final, TypeVar
 
 from oci.commandline import Runtime
@@ -49,7 +49,7 @@ from shim.runtimes.shimv2 import bundle, meaning, sessions, task
 from shim.runtimes.shimv2.creations import Creations
 from shim.runtimes.shimv2.execs import Execs
 from shim.runtimes.shimv2.exits import DRAIN, ExitWatch, exit_of
-from shim.runtimes.shimv2.families import family_of, publishes
+from shim.runtimes.shimv2.families import Sharing, family_of, publishes
 from shim.runtimes.shimv2.shims import Shim, Shims, ShimSettings
 from shim.runtimes.shimv2.task import Ended
 from shim.runtimes.shimv2.ttrpc.client import ConnectionLost
@@ -190,11 +190,16 @@ class ShimDriver:
             raise self._meant(target.id, "start", error) from error
 
     async def kill(self, target: Target, signal: int, *, everything: bool = False) -> None:
-        """Where the node sees the processes no shim is asked; Internal names those that do not go."""
+        """Where the node sees the processes no shim is asked; Internal names those that do not go.
+
+        A shim that refuses SIGKILL to everything, or does not answer, is ended, with all that it serves.
+        """
         if self._family.host_processes and everything and target.cgroup:
             await self._kill_cgroup(target, signal)
         elif self._family.host_processes and not everything and target.process is not None:
             process.signal(target.process, signal)
+        elif everything and signal == SIGKILL:
+            await self._kill_with_shim(target)
         else:
             await self._kill_by_shim(target, signal, everything=everything)
 
@@ -404,11 +409,11 @@ class ShimDriver:
         """Kill what lives, and let the listener hear of it while the cgroup's counters are still there."""
         if self._family.host_processes:
             if target.cgroup:
-                await self._kill_cgroup(target, signal.SIGKILL)
-            if target.process is not None and process.signal(target.process, signal.SIGKILL):
+                await self._kill_cgroup(target, SIGKILL)
+            if target.process is not None and process.signal(target.process, SIGKILL):
                 await process.wait_gone(target.process, self._kill_time)
         else:
-            await self._kill_by_shim(target, signal.SIGKILL, everything=True)
+            await self._kill_by_shim(target, SIGKILL, everything=True)
         await self._exits.ended(target.id, timeout=self._kill_time)
         self._exits.forget(target.id)
 
@@ -470,6 +475,25 @@ class ShimDriver:
             meant = self._meant(target.id, "kill", error)
             if not isinstance(meant, Absent | WrongState):
                 raise meant from error
+
+    async def _kill_with_shim(self, target: Target) -> None:
+        """The containers end with the shim: its Wait breaks, and its program's delete removes each."""
+        try:
+            await self._kill_by_shim(target, SIGKILL, everything=True)
+        except CrispError as error:
+            shared = self._family.sharing is Sharing.POD
+            log.warning(
+                "a shim that does not kill a container is ended, and all containers of its pod with it"
+                if shared
+                else "a shim that does not kill its container is ended, and the container with it",
+                extra={
+                    "container": target.id,
+                    "pod": target.pod_id,
+                    "handler": self.handler,
+                    "error": str(error),
+                },
+            )
+            await self._shims.kill(target)
 
     async def _kill_cgroup(self, target: Target, number: int) -> None:
         left = await self._cgroups.kill_everything(target.cgroup, timeout=self._kill_time, number=number)

@@ -140,6 +140,12 @@ class Shims:
             link, kept = directory / _LINKS / target.id, directory / _UNDELETED / target.id
             await self._blocking(lambda: _copy_files(link, kept))
 
+    async def kill(self, target: Target) -> None:
+        """Kill the container's shim, which may serve others too; what it leaves is `clean_up`'s."""
+        key = await self._key_of(target)
+        if key is not None:
+            await processtree.kill_all(lambda: self._processes(key), io=self._io, timeout=_KILL_TIME)
+
     async def release(self, target: Target) -> bool:
         """Forget a container, and end the shim when nobody else depends on it; whether it was ended.
 

@@ -131,6 +131,37 @@ def test_a_shim_that_fails_at_a_call_is_told_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
+    ("name", "shared", "act"),
+    [("kata-go", True, "hang"), ("kata-go", True, "fail"), ("runsc-old", False, "drop")],
+)
+def test_a_shim_that_does_not_kill_ends_with_all_that_it_serves(
+    play: Play, name: str, shared: bool, act: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(rig: Rig) -> None:
+        with failing(rig, {"Kill": Plan(act=act, words=WORDS)}):
+            async with impatient(rig) as driver:
+                other = await rig.run(driver, "sleep", "100")
+                target = await rig.run(driver, "sleep", "100")
+                await driver.kill(target, 9, everything=True)
+                assert (await rig.ended(target)).code == 137
+                assert (await driver.observe(target)).status is Status.STOPPED
+                assert rig.processes(target) == []
+                if shared:
+                    assert (await rig.ended(other)).code == 137
+                else:
+                    assert (await driver.observe(other)).status is Status.RUNNING
+                for each in reversed(rig.targets):
+                    await driver.delete(each)
+                assert list((rig.base / f"run/shims/{name}").iterdir()) == []
+                assert list((rig.base / "run/fifos").iterdir()) == []
+        (told,) = [record for record in caplog.records if "does not kill" in record.message]
+        assert ("all containers of its pod" in told.message) == shared
+        assert re.search(f"handler {name}: .*({TOLD[act]})", str(told.__dict__["error"]))
+
+    play(story, real=name)
+
+
+@pytest.mark.parametrize(
     ("plan", "kind", "words"),
     [
         (Plan(act="fail", words=WORDS), RuntimeFailed, rf"wasmtime-v1 start of \w+ \(status 1\): {WORDS}"),

@@ -1,0 +1,88 @@
+"""StopContainer where the stop signal does not arrive: the grace is given, then SIGKILL ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from oci.errors import CrispError, Deadline, RuntimeFailed
+from oci.workload import ContainerId, ContainerMetadata, ContainerSpec, ImageId, ImageSpec, PodId
+from shim.containers.stop import Stops, stop
+from shim.lifecycle.operations import Operations
+from shim.paths import Paths
+from shim.records import ContainerRecord, ContainerState, ProcessRef
+
+ID = ContainerId("c" * 64)
+RUNNING = ContainerRecord(
+    id=ID,
+    pod_id=PodId("p" * 64),
+    realm="kubelet",
+    spec=ContainerSpec(metadata=ContainerMetadata(name="main"), image=ImageSpec(image="busybox")),
+    state=ContainerState.RUNNING,
+    created_at=1,
+    started_at=2,
+    handler="kata",
+    image_id=ImageId("sha256:" + "1" * 64),
+    process=ProcessRef(pid=7, start_time=8),
+)
+
+
+@dataclass
+class Driver:
+    """Stands for the exits too. `refusal` is raised of every signal but SIGKILL to everything."""
+
+    refusal: CrispError
+    signals: list[tuple[int, bool]] = field(default_factory=list)
+    dead: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def kill(self, _target: object, number: int, *, everything: bool = False) -> None:
+        self.signals.append((number, everything))
+        if not everything:
+            raise self.refusal
+        self.dead.set()
+
+    async def settle(self, _id: ContainerId) -> None:
+        return
+
+    async def ended(self, _id: ContainerId) -> None:
+        await self.dead.wait()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RuntimeFailed("handler kata: no such signal", verb="kill"),
+        Deadline("handler kata: no answer within 2 s"),
+    ],
+)
+def test_a_stop_signal_that_is_refused_is_told_and_the_container_is_killed_after_its_grace(
+    refusal: CrispError, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        driver = Driver(refusal)
+        node: Any = SimpleNamespace(
+            operations=Operations(),
+            store=SimpleNamespace(containers={ID: RUNNING}),
+            driver_of=lambda _record: driver,
+            paths=Paths(state_dir=Path("/state"), run_dir=Path("/run")),
+            settings=SimpleNamespace(containers=SimpleNamespace(kill_timeout=1.0)),
+        )
+        began = time.monotonic()
+        exits: Any = driver
+        await stop(node, exits, Stops(), ID, grace=0.1)
+        assert time.monotonic() - began >= 0.1
+        assert driver.signals == [(signal.SIGTERM, False), (signal.SIGKILL, True)]
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(story())
+    assert [(record.message, record.__dict__["error"]) for record in caplog.records] == [
+        ("a stop signal is not delivered", str(refusal))
+    ]
