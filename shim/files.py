@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oci.errors import Full, Internal
+from shim.kernel import libc
 from shim.kernel.openat2 import Resolve, openat2
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -67,6 +68,15 @@ def sync_directory(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file_system(directory: Path) -> None:
+    """Bring all of the file system to disk that the directory is on. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        libc.call("syncfs", descriptor, path=str(directory))
     finally:
         os.close(descriptor)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from shim.files import remove_tree, sync_directory, write_atomic
+from shim.files import remove_tree, sync_directory, sync_file_system, write_atomic
 from shim.images import layers
 from shim.images.layout import Layout
 from shim.images.parents import encode_implied
@@ -134,7 +134,7 @@ def _exchange(layout: Layout, record: LayerRecord, fresh: Path) -> None:
         _equal(fresh, tree)
     else:
         fresh.rename(tree)
-    layers.sync_file_system(tree)
+    sync_file_system(tree)
 
 
 def _equal(right: Path, there: Path) -> None:

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from pathlib import Path
 
-from shim.files import remove_tree, sync_directory, write_atomic
+from shim.files import remove_tree, sync_directory, sync_file_system, write_atomic
 from shim.images.layout import Layout
 from shim.images.parents import encode_implied
 from shim.images.receive import Received, disk_failure
 from shim.images.threads import Threads
 from shim.images.unpacking import unpack
 from shim.images.usage import walk
-from shim.kernel import libc
 from shim.kernel.probe import can_mount_erofs_from_file
 from shim.records import LayerRecord
 
@@ -161,15 +159,6 @@ def _name_tree(
         blob_size=blob_size,
         seal=seal,
     )
-
-
-def sync_file_system(directory: Path) -> None:
-    """Bring all of the file system to disk that the directory is on. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        libc.call("syncfs", descriptor, path=str(directory))
-    finally:
-        os.close(descriptor)
 
 
 def bury(layout: Layout, diff_id: str) -> Path | None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
+from pathlib import Path
 
+from shim.files import sync_file_system
 from shim.state.database import Database
 
 log = logging.getLogger(__name__)
@@ -20,12 +21,13 @@ REMEMBERED = 1000
 
 
 class Forgetting:
-    """`count` deletions are remembered already."""
+    """`count` deletions of the objects of that state directory are remembered already."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, directory: Path, count: int = 0) -> None:
+        self._directory = directory
         self._count = count
         self._flusher: threading.Thread | None = None
-        self._flushed = 0
+        self._flushed = 0  # the number up to which removals are on the disk; -1 when it cannot be told
 
     def after(self, database: Database, deleted: int, seq: int) -> None:
         """So many deletions were written, none numbered higher than `seq`. An error is only logged."""
@@ -45,5 +47,10 @@ class Forgetting:
             self._count, self._flushed, self._flusher = 0, 0, None
 
     def _flush(self, seq: int) -> None:
-        os.sync()
-        self._flushed = seq
+        try:
+            sync_file_system(self._directory)  # that one alone: another, of a volume, may hang
+        except OSError as error:
+            log.warning("old deletions are still remembered", extra={"error": str(error)})
+            self._flushed = -1
+        else:
+            self._flushed = seq

@@ -91,7 +91,7 @@ class Store:
         self._seq = 0
         self._told = 0
         self._commits = 0
-        self._forgetting = Forgetting(0)
+        self._forgetting = Forgetting(state_dir)
         self._database: Database | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -269,7 +269,7 @@ class Store:
         deletions = self._database.deletions() if self._database is not None and not damage else {}
         # What comes must be younger than what was forgotten, or it would be taken for that.
         self._seq = max(deletions.values(), default=0)
-        self._forgetting = Forgetting(len(deletions))
+        self._forgetting = Forgetting(self._path.parent, len(deletions))
         copies: dict[tuple[str, str], int] = {}
         for copy in self._mirror.rows():
             if isinstance(copy, Path):

@@ -229,6 +229,33 @@ def test_pruning_says_first_and_takes_what_nobody_uses(double: Registry, home: P
     run(story)
 
 
+def test_a_disk_that_hangs_is_not_waited_for_on_the_event_loop(
+    double: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = pushed_image(double)
+    seen: list[threading.Thread] = []
+    real = Path.stat
+
+    async def story() -> None:
+        async with opened(home, keep_compressed=True) as store:
+            await store.pull(double.reference("app:1"))
+            blob = store._layout.blob(pushed.diff_ids[1])
+
+            def watched(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+                if path == blob:
+                    seen.append(threading.current_thread())
+                return real(path, follow_symlinks=follow_symlinks)
+
+            flip(target(store, pushed.diff_ids[1], "tar"))
+            monkeypatch.setattr(Path, "stat", watched)
+            (found,) = await check(store, fix=True)
+            assert found.repaired == "fetched again"
+
+    run(story)
+    assert seen
+    assert threading.main_thread() not in seen
+
+
 def test_what_was_pulled_by_digest_has_not_lost_its_name(double: Registry, home: Path) -> None:
     old = pushed_image(double)
 
