@@ -28,21 +28,30 @@ class InsideDriver(OciDriver):
     async def kill(self, target: Target, signal: int, *, everything: bool = False) -> None:
         """By the runtime; with SIGKILL to everything it returns when the end is seen outside.
 
-        How runtimes refuse to signal what has ended differs: what stands for it outside tells.
+        How runtimes refuse to signal what has ended differs: what stands for it outside tells. That is killed
+        where the runtime does not kill everything.
         """
         await self._open()
+        final = everything and signal == signals.SIGKILL
         try:
-            if everything and signal == signals.SIGKILL:
+            if final:
                 await self._end_all(target)
             else:
                 await self._verbs.kill(target.id, signal, everything=everything)
         except (Absent, WrongState):
             pass
-        except RuntimeFailed:
+        except CrispError as error:
             outside = self._outside(target)
-            if outside is None or process.alive(outside):
+            lives = outside is not None and process.alive(outside)
+            if outside is None or (not final and (lives or not isinstance(error, RuntimeFailed))):
                 raise
-        if everything and signal == signals.SIGKILL:
+            if lives:
+                log.warning(
+                    "a runtime does not kill its container: what stands for it outside is killed",
+                    extra={"container": target.id, "handler": self.handler, "error": str(error)},
+                )
+                await self._kill_outside(outside)
+        if final:
             await self._gone(target)
 
     # ---- the parts
@@ -77,11 +86,15 @@ class InsideDriver(OciDriver):
         with contextlib.suppress(CrispError):  # what it cannot kill its delete, or the cgroup, does
             await self._end_all(target)
         outside = self._outside(target)
-        if outside is not None and process.alive(outside):  # with calls of the runtime in it that hang
-
-            def family() -> list[ProcessRef]:
-                table = processtree.read_table()
-                return [table[pid].reference for pid in processtree.members(table, {outside.pid}, 0)]
-
-            await processtree.kill_all(family, io=self._io, timeout=self._kill_time)
+        if outside is not None and process.alive(outside):
+            await self._kill_outside(outside)
         await super()._kill_rest(replace(target, process=outside))
+
+    async def _kill_outside(self, outside: ProcessRef) -> None:
+        """With calls of the runtime in it that hang."""
+
+        def family() -> list[ProcessRef]:
+            table = processtree.read_table()
+            return [table[pid].reference for pid in processtree.members(table, {outside.pid}, 0)]
+
+        await processtree.kill_all(family, io=self._io, timeout=self._kill_time)

@@ -134,6 +134,26 @@ def test_a_delete_that_fails_still_ends_the_container_and_can_be_repeated(
     play(story)
 
 
+@pytest.mark.parametrize("act", ["fail", "hang"])
+def test_what_a_runtime_does_not_kill_inside_is_ended_outside(play: Play, act: str) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+        _double(rig, {"kill": Plan(act=act, words="not today")})
+        async with rig.driver(timeout=2.0) as driver:
+            assert (await driver.adopt(target)).status is Status.RUNNING
+            with pytest.raises((RuntimeFailed, Deadline), match=r"not today|kill of container"):
+                await driver.kill(target, 15)
+            await driver.kill(target, 9, everything=True)
+            await rig.ended(target)
+            assert (await driver.observe(target)).status is Status.STOPPED
+            for each in reversed(rig.targets):
+                await driver.delete(each)
+            assert rig.processes(target) == []
+
+    play(story, real="kata")
+
+
 @pytest.mark.parametrize("act", ["fail", "garbage", "nothing", "hang", "die"])
 def test_a_state_that_cannot_be_asked_is_unknown_and_the_end_is_still_told(play: Play, act: str) -> None:
     async def story(rig: Rig) -> None:
