@@ -1,8 +1,8 @@
 """The store held against its records, while pods run: every layer and document, and what no record knows.
 
 A repair is made in place: who has a layer mounted has the very files that are healed (but `heal_files` of
-another index). What runs on is never taken away; what images cease to want meanwhile is no finding. Belongs to the event loop; reading is done by the process for layers, as many at a time as there
-are processors.
+another index). What runs on is never taken away; what images cease to want meanwhile is no finding. Belongs
+to the event loop; reading is done by the process for layers, as many at a time as there are processors.
 """
 
 from __future__ import annotations
