@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.machine import PATIENCE
+from tests.machine import EMULATED, PATIENCE
 from tests.parts.build import program
 from tests.streams import recordings
 
-NODES = 6 if PATIENCE == 1 else 2  # specs at the same time: most of what they do is wait, if not emulated
+NODES = (
+    6 if PATIENCE < EMULATED else 2
+)  # specs at the same time: most of what they do is wait, if not emulated
 SPEC_LIMIT = 1200 * PATIENCE  # seconds for all of them together
 CALL_LIMIT = 60 * PATIENCE  # seconds that critest gives a call
 SLICE = Path("/sys/fs/cgroup/test.slice")

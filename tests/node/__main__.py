@@ -13,6 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
+from tests.machine import EMULATED
 from tests.node import vm
 from tests.node.image import TREE, image
 from tests.node.package import packages
@@ -21,12 +22,11 @@ from tests.parts.table import PARTS
 
 PARTS_INSIDE = ("cri-tools", "runc", "cni-plugins", "kubelet")
 PACKAGES = "var/cache/crisp-tests/packages"
-PATIENCE = 8  # emulated: what takes 1 s takes 4 s to 8 s
 PYTEST = 'python -m pytest -p no:cacheprovider --junitxml="$NODE_RESULTS/junit.xml" {words}'
 
 
 def script(words: list[str]) -> str:
-    return f"export CRISP_TESTS_PATIENCE={PATIENCE}\nexec {PYTEST.format(words=shlex.join(words))}\n"
+    return f"export CRISP_TESTS_PATIENCE={EMULATED}\nexec {PYTEST.format(words=shlex.join(words))}\n"
 
 
 def trees(further: list[str]) -> dict[str, Path]:
