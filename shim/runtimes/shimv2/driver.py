@@ -49,7 +49,8 @@ from shim.runtimes.shimv2 import bundle, meaning, sessions, task
 from shim.runtimes.shimv2.creations import Creations
 from shim.runtimes.shimv2.execs import Execs
 from shim.runtimes.shimv2.exits import DRAIN, ExitWatch, exit_of
-from shim.runtimes.shimv2.families import Sharing, family_of, publishes
+from shim.runtimes.shimv2.families import family_of, publishes
+from shim.runtimes.shimv2.kills import Kills
 from shim.runtimes.shimv2.shims import Shim, Shims, ShimSettings
 from shim.runtimes.shimv2.task import Ended
 from shim.runtimes.shimv2.ttrpc.client import ConnectionLost
@@ -117,6 +118,7 @@ class ShimDriver:
             io=self._io,
             lost=self._shim_lost,
         )
+        self._kills = Kills(handler.name, self._family, shims=self._shims, explain=self._meant)
         self._exits = ExitWatch(
             listener=exits, find=self._shims.find, clean_up=self._shims.clean_up, settle=self._settle
         )
@@ -199,9 +201,9 @@ class ShimDriver:
         elif self._family.host_processes and not everything and target.process is not None:
             process.signal(target.process, signal)
         elif everything and signal == SIGKILL:
-            await self._kill_with_shim(target)
+            await self._kills.with_shim(target)
         else:
-            await self._kill_by_shim(target, signal, everything=everything)
+            await self._kills.by_shim(target, signal, everything=everything)
 
     async def delete(self, target: Target) -> None:
         """Goes on where a part fails, so that as little as possible stays, and raises the first failure."""
@@ -413,7 +415,7 @@ class ShimDriver:
             if target.process is not None and process.signal(target.process, SIGKILL):
                 await process.wait_gone(target.process, self._kill_time)
         else:
-            await self._kill_by_shim(target, SIGKILL, everything=True)
+            await self._kills.by_shim(target, SIGKILL, everything=True)
         await self._exits.ended(target.id, timeout=self._kill_time)
         self._exits.forget(target.id)
 
@@ -460,40 +462,6 @@ class ShimDriver:
             await self._blocking(remove)
         except OSError as error:
             raise Internal(f"container {target.id}: removing {error.filename}: {error.strerror}") from error
-
-    async def _kill_by_shim(self, target: Target, number: int, *, everything: bool) -> None:
-        shim = await self._shims.find(target)
-        if shim is None:
-            return
-        try:
-            await shim.task.kill(target.id, number, everything=everything)
-        except ConnectionLost as error:
-            if target.monitor is not None and process.alive(target.monitor):
-                raise self._meant(target.id, "kill", error) from error
-            # it died just now, and its program's delete ends the container
-        except CrispError as error:
-            meant = self._meant(target.id, "kill", error)
-            if not isinstance(meant, Absent | WrongState):
-                raise meant from error
-
-    async def _kill_with_shim(self, target: Target) -> None:
-        """The containers end with the shim: its Wait breaks, and its program's delete removes each."""
-        try:
-            await self._kill_by_shim(target, SIGKILL, everything=True)
-        except CrispError as error:
-            shared = self._family.sharing is Sharing.POD
-            log.warning(
-                "a shim that does not kill a container is ended, and all containers of its pod with it"
-                if shared
-                else "a shim that does not kill its container is ended, and the container with it",
-                extra={
-                    "container": target.id,
-                    "pod": target.pod_id,
-                    "handler": self.handler,
-                    "error": str(error),
-                },
-            )
-            await self._shims.kill(target)
 
     async def _kill_cgroup(self, target: Target, number: int) -> None:
         left = await self._cgroups.kill_everything(target.cgroup, timeout=self._kill_time, number=number)
