@@ -7,6 +7,7 @@ the other form; tests call `run`. The corpus keeps the smallest mutant of each o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import random
@@ -121,7 +122,10 @@ def _unpack(tar: Path, root: Node, target: Path) -> None:
     mask = os.umask(0)
     source, directory = os.open(tar, os.O_RDONLY), os.open(target, os.O_RDONLY)
     try:
-        Writer(source).write(root, directory)
+        with contextlib.chdir(
+            Path.cwd()
+        ):  # the writer goes from directory to directory, in a process of its own
+            Writer(source).write(root, directory)
     finally:
         os.close(source)
         os.close(directory)

@@ -123,7 +123,7 @@ def attempt(life: Life, verb: str) -> bool:
     try:
         life.ask(verb)
     except grpc.RpcError as error:
-        assert error.code() in LOST, error
+        assert error.code() in LOST, f"{life.name}, {verb}: {error}"
         return False
     return True
 

@@ -255,12 +255,17 @@ def test_metrics_are_described_and_are_the_kernel_s(kubelet: Client) -> None:
     pid = kubelet.pid(container)
     described = kubelet.call("ListMetricDescriptors", cri_pb2.ListMetricDescriptorsRequest()).descriptors
     labels = {one.name: len(one.label_keys) for one in described}
-    answer = kubelet.call("ListPodSandboxMetrics", cri_pb2.ListPodSandboxMetricsRequest())
-    (mine,) = answer.pod_metrics
-    (told,) = mine.container_metrics
-    assert (mine.pod_sandbox_id, told.container_id) == (sandbox, container)
-    assert {one.name: len(one.label_values) for one in told.metrics}.items() <= labels.items()
-    got = {one.name: one.value.value for one in told.metrics}
+    deadline = time.monotonic() + 10
+    while True:  # a reading may be from before the shell had its child
+        answer = kubelet.call("ListPodSandboxMetrics", cri_pb2.ListPodSandboxMetricsRequest())
+        (mine,) = answer.pod_metrics
+        (told,) = mine.container_metrics
+        assert (mine.pod_sandbox_id, told.container_id) == (sandbox, container)
+        assert {one.name: len(one.label_values) for one in told.metrics}.items() <= labels.items()
+        got = {one.name: one.value.value for one in told.metrics}
+        if got["container_processes"] == 2 or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
     processes = cgroup_file(pid, "pids", "cgroup.procs").read_text().split()
     assert got["container_processes"] == len(processes) == 2
     assert got["container_spec_memory_limit_bytes"] == int(limits(pid)["memory"])

@@ -169,7 +169,7 @@ def test_a_shim_that_does_not_kill_ends_with_all_that_it_serves(
         (Plan(act="die"), RuntimeFailed, "killed by signal 9"),
         (Plan(act="nothing"), RuntimeFailed, "start printed nothing"),
         (Plan(act="garbage"), RuntimeFailed, "start printed .* which is no address"),
-        (Plan(act="hang"), Deadline, "start of shim .* within 3"),
+        (Plan(act="hang"), Deadline, rf"start of shim .* within {3 * PATIENCE:g} s"),
     ],
     ids=["fails", "fails after it worked", "dies", "says nothing", "garbage", "hangs"],
 )

@@ -95,7 +95,7 @@ def test_the_double_of_runcs_shim_says_word_for_word_what_the_real_one_says(
     shim = double(ways, tmp_path)
     said, topics = spoken(shim, tmp_path, rootfs, options=options, params=WAYS[ways].params)
     assert said == real[0]
-    assert topics == real[1]
+    assert sorted(topics) == sorted(real[1])  # an exit and a delete of two processes come as they come
 
 
 def test_debians_shim_speaks_version_2_and_says_the_same(
@@ -119,4 +119,4 @@ def test_the_other_doubles_keep_to_what_all_shims_do(
     alien = runc_options_pb2.Options()
     said, topics = spoken(shim, tmp_path, rootfs, options=options, params=False, alien=alien)
     assert shape(said) == shape(real[0])
-    assert topics == real[1]
+    assert sorted(topics) == sorted(real[1])  # an exit and a delete of two processes come as they come
