@@ -122,9 +122,7 @@ def _unpack(tar: Path, root: Node, target: Path) -> None:
     mask = os.umask(0)
     source, directory = os.open(tar, os.O_RDONLY), os.open(target, os.O_RDONLY)
     try:
-        with contextlib.chdir(
-            Path.cwd()
-        ):  # the writer goes from directory to directory, in a process of its own
+        with contextlib.chdir(Path.cwd()):  # a writer stays where it was last: it has a process of its own
             Writer(source).write(root, directory)
     finally:
         os.close(source)
