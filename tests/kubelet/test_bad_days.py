@@ -82,7 +82,8 @@ def test_a_container_whose_monitor_is_killed_is_as_it_was_or_started_again(
 
 
 def test_a_cgroup_that_somebody_removes_does_not_keep_its_pod(own: Kubelet, own_daemon: Daemon) -> None:
-    still = "exec sleep 1000000"  # a group whose processes come and go could not be emptied in one look
+    # A group whose processes come and go could not be emptied in one look.
+    still = "trap 'exit 0' TERM; sleep 1000000 & wait"
     own.apply(pod("bare", sh("main", still), sh("other", still)))
     own.until_ready("bare")
     groups = cgroups_of(pid_of(own_daemon, own.container("bare", "main")["containerID"]))

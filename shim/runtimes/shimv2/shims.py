@@ -114,9 +114,14 @@ class Shims:
             if shim is not None and not await self._alive(shim):
                 await self._end(key)
                 shim = None
-            if shim is None:
-                await self._blocking(lambda: self._prepare(directory, spec))
-            await self._blocking(lambda: _link(directory / _LINKS / target.id, target.directory))
+            new = shim is None
+
+            def prepare() -> None:  # at once: what is there without a link no `release` would find
+                if new:
+                    self._prepare(directory, spec)
+                _link(directory / _LINKS / target.id, target.directory)
+
+            await self._blocking(prepare)
             if shim is None:
                 shim = await self._start(key, directory)
         return shim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from api.proto import cri_pb2
 from tests import leaks
 from tests.daemon import Daemon, running, warm_up
 from tests.images import catalogue
@@ -21,6 +23,7 @@ from tests.kubelet.cluster.control_plane import ControlPlane
 from tests.kubelet.disk import mounted
 from tests.kubelet.inside import pull
 from tests.kubelet.kubelet import NODE, Kubelet, Membership
+from tests.machine import PATIENCE
 from tests.parts.build import program
 
 ADDRESS = "10.77.0.1"
@@ -77,6 +80,11 @@ def network(daemon: Daemon) -> str:
     return json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge, portmap]})
 
 
+def has_network(daemon: Daemon) -> bool:
+    status: Any = daemon.runtime().Status(cri_pb2.StatusRequest(), timeout=10).status
+    return all(condition.status for condition in status.conditions)
+
+
 @pytest.fixture(scope="package")
 def disk(prepared_machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What the images of the node and what its containers write is on."""
@@ -94,6 +102,10 @@ def own_daemon(image_registry: Registry, disk: Path) -> Iterator[Daemon]:
     }
     with running(image_registry, overrides=overrides, environment={}, shared=True) as daemon:
         network_file(daemon).write_text(network(daemon))
+        deadline = time.monotonic() + 10 * PATIENCE
+        while not has_network(daemon):
+            assert time.monotonic() < deadline, "the daemon does not see its network's file"
+            time.sleep(0.02)
         warm_up(daemon)
         pull(daemon, SPARE)
         yield daemon
