@@ -470,6 +470,8 @@ class OciDriver:
 
     async def _kill_cgroup(self, target: Target, number: int) -> None:
         left = await self._cgroups.kill_everything(target.cgroup, timeout=self._kill_time, number=number)
+        if number == signal.SIGKILL and target.process is not None:
+            process.signal(target.process, number)  # where somebody has moved it out or removed the cgroup
         if left:
             raise Internal(
                 f"container {target.id}: processes {', '.join(map(str, left))} of cgroup {target.cgroup} "

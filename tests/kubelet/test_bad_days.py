@@ -85,7 +85,7 @@ def test_a_container_whose_monitor_is_killed_is_as_it_was_or_started_again(
 
 
 def test_a_cgroup_that_somebody_removes_does_not_keep_its_pod(own: Kubelet, own_daemon: Daemon) -> None:
-    own.apply(pod("bare", sh("main", IDLE), sh("other", IDLE)))
+    own.apply(pod("bare", sh("main", "exec sleep 1000000"), sh("other", IDLE)))  # sleep is to be killed
     own.until_ready("bare")
     groups = cgroups_of(pid_of(own_daemon, own.container("bare", "main")["containerID"]))
     assert groups
