@@ -242,8 +242,8 @@ def climbing() -> bytes:
     [
         (b"", "not a tar archive"),
         (b"x" * 3000, "not a tar archive"),
-        (gzip.compress(b"x" * 3000), "not a tar archive"),
-        (gzip.compress(b"x" * 3000)[:20], "the gzip stream is truncated"),
+        (gzip.compress(b"x" * 3000, mtime=0), "not a tar archive"),  # the time would be in the test's name
+        (gzip.compress(b"x" * 3000, mtime=0)[:20], "the gzip stream is truncated"),
         (climbing(), "neither an OCI layout"),
     ],
 )  # fmt: skip
