@@ -16,10 +16,7 @@ from benchmarks import memory, work
 from benchmarks.report import Row
 from benchmarks.run import Run, Samples, eight
 from benchmarks.sides import may_lower_oom_score
-from benchmarks.work import Stopwatch
 from tests.parts.build import directory, program
-
-_START = ("run pod", "create", "start")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,15 +140,10 @@ def _pair(run: Run, pair: Pair) -> list[Row]:
         for side in (side for side in turn if side in sides):
             client = run.clients[side.name]
             (pod,) = run.pods(1, names[side.name])
-            watch = Stopwatch()
-            work.start(client, pod, watch)
-            for _ in range(run.counts.execs):
-                each = Stopwatch()
-                work.execute(client, pod, each)
-                samples["exec"][side.name].append(each.taken["exec"])
-            work.end(client, pod, watch)
+            watch, execs = work.life(client, pod, execs=run.counts.execs)
+            samples["exec"][side.name] += execs
             whole = sum(watch.taken.values())
-            start = sum(watch.taken[stage] for stage in _START)
+            start = sum(watch.taken[stage] for stage in work.START)
             samples["start"][side.name].append(start)
             samples["end"][side.name].append(whole - start)
     for side in sides:

@@ -22,9 +22,6 @@ from benchmarks.run import Counts, Run, Samples, eight
 from benchmarks.sides import Side
 from benchmarks.work import Pod, Stopwatch
 
-START = ("run pod", "create", "start")
-END = ("stop", "remove", "stop pod", "remove pod")
-
 # A signal that comes before the workload expects it is lost, as always with the first process of a namespace.
 _SOON = 1  # second
 
@@ -36,7 +33,7 @@ def cycle(run: Run) -> list[Row]:
     def keep(side: str, watch: Stopwatch) -> None:
         for stage, taken in watch.taken.items():
             samples[stage][side].append(taken)
-        for name, stages in (("whole start", START), ("whole end", END)):
+        for name, stages in (("whole start", work.START), ("whole end", work.END)):
             values = [watch.taken[stage] for stage in stages if stage in watch.taken]
             if values:
                 samples[name][side].append(sum(values))
@@ -52,13 +49,8 @@ def cycle(run: Run) -> list[Row]:
             for side in turn:
                 client = run.clients[side.name]
                 (pod,) = run.pods(1)
-                watch = Stopwatch()
-                work.start(client, pod, watch)
-                for _ in range(run.counts.execs):
-                    each = Stopwatch()
-                    work.execute(client, pod, each)
-                    samples["exec"][side.name].append(each.taken["exec"])
-                work.end(client, pod, watch)
+                watch, execs = work.life(client, pod, execs=run.counts.execs)
+                samples["exec"][side.name] += execs
                 keep(side.name, watch)
             watch = Stopwatch()
             with floor.cycle(watch):
@@ -69,10 +61,10 @@ def cycle(run: Run) -> list[Row]:
             keep("floor", watch)
     return [
         Row(name="run pod, create, start", unit="ms", values=samples["whole start"], most=0.65),
-        *(Row(name=f"· {stage}", unit="ms", values=samples[stage]) for stage in START),
+        *(Row(name=f"· {stage}", unit="ms", values=samples[stage]) for stage in work.START),
         Row(name="ExecSync true", unit="ms", values=samples["exec"], most=0.8),
         Row(name="stop, remove, stop pod, remove pod", unit="ms", values=samples["whole end"], most=0.75),
-        *(Row(name=f"· {stage}", unit="ms", values=samples[stage]) for stage in END),
+        *(Row(name=f"· {stage}", unit="ms", values=samples[stage]) for stage in work.END),
     ]
 
 

@@ -130,6 +130,11 @@ def container(of: Pod) -> cri_pb2.ContainerConfig:
     )
 
 
+START = ("run pod", "create", "start")
+END = ("stop", "remove", "stop pod", "remove pod")
+"""The stages of a pod's life, as `start` and `end` call them."""
+
+
 class Stopwatch:
     """Milliseconds by stage."""
 
@@ -174,6 +179,18 @@ def execute(client: Client, one: Pod, watch: Stopwatch) -> None:
         assert answer.exit_code == 0, answer
 
     watch("exec", run)
+
+
+def life(client: Client, one: Pod, *, execs: int) -> tuple[Stopwatch, list[float]]:
+    """`start`, so many times `execute`, and `end`; the execs' milliseconds stand by themselves."""
+    watch, taken = Stopwatch(), []
+    start(client, one, watch)
+    for _ in range(execs):
+        each = Stopwatch()
+        execute(client, one, each)
+        taken.append(each.taken["exec"])
+    end(client, one, watch)
+    return watch, taken
 
 
 def end(client: Client, one: Pod, watch: Stopwatch | None = None, *, grace: int = GRACE) -> None:

@@ -185,24 +185,40 @@ class Cgroups:
         root = self.hierarchies.listing()
         return root is None or not _references(_below(root, path))
 
-    async def kill_everything(self, path: str, *, timeout: float, number: int = signal.SIGKILL) -> list[int]:  # noqa: ASYNC109 - the answer tells
+    async def kill_everything(
+        self,
+        path: str,
+        *,
+        timeout: float,  # noqa: ASYNC109 - the answer tells
+        number: int = signal.SIGKILL,
+        first: ProcessRef | None = None,
+    ) -> list[int]:
         """Kill every process in a cgroup and below until none is left; those that remain after `timeout`.
 
-        With another signal than KILL everything gets it once and nothing is waited for.
+        `first` belongs to them wherever it is: somebody may have moved it, or removed the cgroup. With
+        another signal than KILL everything gets it once and nothing is waited for.
         """
         root = self.hierarchies.listing()
         if root is None:
             return []
         directory = _below(root, path)
         loop = asyncio.get_running_loop()
+
+        def look() -> list[ProcessRef]:
+            refs = _references(directory)
+            outside = first is not None and first not in refs and process.alive(first)
+            return [*refs, first] if first is not None and outside else refs
+
         if number != signal.SIGKILL:
-            for ref in await loop.run_in_executor(self._io, _references, directory):
+            for ref in await loop.run_in_executor(self._io, look):
                 process.signal(ref, number)
             return []
         until = time.monotonic() + timeout
-        while refs := await loop.run_in_executor(self._io, _references, directory):
+        while refs := await loop.run_in_executor(self._io, look):
             if os.getpid() in (ref.pid for ref in refs):
                 raise Internal(f"cgroup {path} holds the daemon itself: its processes are not killed")
+            if first is not None:
+                process.signal(first, number)
             await loop.run_in_executor(self._io, self._kill, path, directory, refs)
             left = until - time.monotonic()
             gone = await asyncio.gather(*(process.wait_gone(ref, max(left, 0)) for ref in refs))

@@ -56,7 +56,7 @@ class Lending:
         self._loans: dict[ContainerId, Loan] = {}
         self._users: dict[str, set[ContainerId]] = {}
         self._lock = asyncio.Lock()
-        self._settling = Settling(layout, threads)
+        self._settling = Settling(layout, threads, self.layers)
 
     async def close(self) -> None:
         """What was lent stays lent."""

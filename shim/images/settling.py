@@ -3,7 +3,8 @@
 The kernel reads an EROFS layer through the page cache of its tar, so what a container has read lies there
 too. Mounted with `directio` it would not, but what the pull has just written would be read from the disk
 again, and cold reads take three times as long (`docs/decisions/image-store.md`). So the tar's copy is dropped
-when the start's reads are over. Belongs to the event loop.
+when the start's reads are over, and only while somebody has the layer: when the last one ends, the other copy
+goes with the mount, and the tar's is what the next start reads. Belongs to the event loop.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from shim.images.layout import Layout
@@ -22,11 +23,18 @@ AFTER: Final = (5.0, 60.0)
 
 
 class Settling:
-    """Knows which layers have been wanted lately."""
+    """Knows which layers have been wanted lately; `lent` says which are in use."""
 
-    def __init__(self, layout: Layout, threads: Threads, after: tuple[float, ...] = AFTER) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        threads: Threads,
+        lent: Callable[[], frozenset[str]],
+        after: tuple[float, ...] = AFTER,
+    ) -> None:
         self._layout = layout
         self._threads = threads
+        self._lent = lent
         self._after = after
         self._timers: set[asyncio.TimerHandle] = set()
         self._work: set[asyncio.Future[None]] = set()
@@ -49,7 +57,7 @@ class Settling:
     def _set(self, due: set[str], delay: float) -> None:
         def elapsed() -> None:
             self._timers.discard(timer)
-            layers = tuple(due)
+            layers = due & self._lent()
             due.clear()
             work = asyncio.ensure_future(self._threads.do(self._drop, layers))
             self._work.add(work)

@@ -440,7 +440,7 @@ class OciDriver:
         """Kill what lives, and let the listener hear of it while the cgroup's counters are still there."""
         if target.cgroup:
             await self._kill_cgroup(target, signal.SIGKILL)
-        if target.process is not None and process.signal(target.process, signal.SIGKILL):
+        elif target.process is not None and process.signal(target.process, signal.SIGKILL):
             await process.wait_gone(target.process, self._kill_time)
         await self._exits.ended(target.id, timeout=self._kill_time)
         self._exits.forget(target.id)
@@ -469,9 +469,9 @@ class OciDriver:
         self._launches.gone(target)
 
     async def _kill_cgroup(self, target: Target, number: int) -> None:
-        left = await self._cgroups.kill_everything(target.cgroup, timeout=self._kill_time, number=number)
-        if number == signal.SIGKILL and target.process is not None:
-            process.signal(target.process, number)  # where somebody has moved it out or removed the cgroup
+        left = await self._cgroups.kill_everything(
+            target.cgroup, timeout=self._kill_time, number=number, first=target.process
+        )
         if left:
             raise Internal(
                 f"container {target.id}: processes {', '.join(map(str, left))} of cgroup {target.cgroup} "

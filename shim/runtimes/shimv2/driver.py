@@ -343,8 +343,12 @@ class ShimDriver:
                 await self._keeper.drain(target.id)
         except TimeoutError:
             log.warning("the output of an ended container does not end", extra={"container": target.id})
-        if self._publishes and await self._keeper.oom(target.id):
-            return True
+        if self._publishes:
+            try:
+                if await self._keeper.oom(target.id):
+                    return True
+            except CrispError as error:  # the cgroup may know it too
+                log.warning("events are not known", extra={"container": target.id, "error": str(error)})
         if not target.cgroup:
             return False
         return bool(await self._blocking(lambda: self._cgroups.oom_kills(target.cgroup)))
@@ -412,7 +416,7 @@ class ShimDriver:
         if self._family.host_processes:
             if target.cgroup:
                 await self._kill_cgroup(target, SIGKILL)
-            if target.process is not None and process.signal(target.process, SIGKILL):
+            elif target.process is not None and process.signal(target.process, SIGKILL):
                 await process.wait_gone(target.process, self._kill_time)
         else:
             await self._kills.by_shim(target, SIGKILL, everything=True)
@@ -464,9 +468,9 @@ class ShimDriver:
             raise Internal(f"container {target.id}: removing {error.filename}: {error.strerror}") from error
 
     async def _kill_cgroup(self, target: Target, number: int) -> None:
-        left = await self._cgroups.kill_everything(target.cgroup, timeout=self._kill_time, number=number)
-        if number == SIGKILL and target.process is not None:
-            process.signal(target.process, number)  # where somebody has moved it out or removed the cgroup
+        left = await self._cgroups.kill_everything(
+            target.cgroup, timeout=self._kill_time, number=number, first=target.process
+        )
         if left:
             raise Internal(
                 f"container {target.id}: processes {', '.join(map(str, left))} of cgroup {target.cgroup} "

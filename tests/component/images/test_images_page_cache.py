@@ -54,5 +54,12 @@ def test_the_lower_copy_is_dropped_and_the_upper_stays(
                 assert cached(root / "big") >= SIZE * 9 // 10  # the kernel may take some of its own will
         for name in ("first", "second"):
             await store.release_rootfs(ContainerId(name))
+        # One that has ended by then leaves the tar's copy, the only one, to the next.
+        rootfs = await store.acquire_rootfs(ContainerId("short"), record.id, home)
+        with shown(rootfs, home) as root:
+            assert len((root / "big").read_bytes()) == SIZE
+        await store.release_rootfs(ContainerId("short"))
+        await asyncio.sleep(1.5)  # both times are over
+        assert cached(tar) >= SIZE * 9 // 10
 
     run(story)

@@ -12,27 +12,14 @@ from typing import Any
 import pytest
 
 from oci.errors import Full
-from oci.workload import ContainerId, ContainerMetadata, ContainerSpec, ImageId, ImageSpec, PodId
 from shim.containers.exits import Exits
 from shim.lifecycle.operations import Operations
 from shim.paths import Paths
-from shim.records import ContainerRecord, ContainerState, ProcessRef
+from shim.records import ContainerRecord, ContainerState
 from shim.runtimes.driver import Exit
 from shim.state.store import Change
+from tests.unit.shim.containers import ID, RUNNING
 
-ID = ContainerId("c" * 64)
-RUNNING = ContainerRecord(
-    id=ID,
-    pod_id=PodId("p" * 64),
-    realm="kubelet",
-    spec=ContainerSpec(metadata=ContainerMetadata(name="main"), image=ImageSpec(image="busybox")),
-    state=ContainerState.RUNNING,
-    created_at=1,
-    started_at=2,
-    handler="runc",
-    image_id=ImageId("sha256:" + "1" * 64),
-    process=ProcessRef(pid=7, start_time=8),
-)
 ENDED = replace(RUNNING, state=ContainerState.EXITED, exit_code=3, reason="Error", finished_at=9)
 KEPT = Exit(code=3, finished_at=9, kept=True)
 

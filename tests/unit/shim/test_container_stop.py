@@ -14,25 +14,11 @@ from typing import Any
 import pytest
 
 from oci.errors import CrispError, Deadline, RuntimeFailed
-from oci.workload import ContainerId, ContainerMetadata, ContainerSpec, ImageId, ImageSpec, PodId
+from oci.workload import ContainerId
 from shim.containers.stop import Stops, stop
 from shim.lifecycle.operations import Operations
 from shim.paths import Paths
-from shim.records import ContainerRecord, ContainerState, ProcessRef
-
-ID = ContainerId("c" * 64)
-RUNNING = ContainerRecord(
-    id=ID,
-    pod_id=PodId("p" * 64),
-    realm="kubelet",
-    spec=ContainerSpec(metadata=ContainerMetadata(name="main"), image=ImageSpec(image="busybox")),
-    state=ContainerState.RUNNING,
-    created_at=1,
-    started_at=2,
-    handler="kata",
-    image_id=ImageId("sha256:" + "1" * 64),
-    process=ProcessRef(pid=7, start_time=8),
-)
+from tests.unit.shim.containers import ID, RUNNING
 
 
 @dataclass
