@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from oci.errors import Busy, Duplicate
+from shim.lifecycle.locks import Locks
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Operations:
 
     def __init__(self) -> None:
         self._running: dict[Hashable, _Running] = {}
-        self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
+        self._locks = Locks()
         self._closing = False
         self._listeners: list[Callable[[], None]] = []
 
@@ -69,24 +70,13 @@ class Operations:
             for listener in self._listeners:
                 listener()
 
-    @asynccontextmanager
-    async def exclusive(self, key: Hashable) -> AsyncIterator[None]:
+    def exclusive(self, key: Hashable) -> AbstractAsyncContextManager[None]:
         """Hold the one lock of an object; others wait in order."""
-        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
-        self._locks[key] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks[key]
-            if users == 1:
-                del self._locks[key]
-            else:
-                self._locks[key] = (lock, users - 1)
+        return self._locks.exclusive(key)
 
     def held(self, key: Hashable) -> bool:
         """Whether some operation holds, or waits for, that object."""
-        return key in self._locks
+        return self._locks.held(key)
 
     @property
     def busy(self) -> int:

@@ -24,10 +24,11 @@ from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, Wr
 from oci.features import HandlerFeatures
 from oci.monitor import Monitor, resize_message
 from oci.quirks import fitted, fitted_process
-from oci.workload import ContainerId, PodId
+from oci.workload import PodId
 from shim import files, process
 from shim.cgroups import Cgroups, Hierarchies
 from shim.kernel.arrivals import Arrivals
+from shim.lifecycle.locks import Locks
 from shim.lifecycle.undo import to_the_end
 from shim.network.dial import dial
 from shim.process import CommandMissing
@@ -132,7 +133,7 @@ class OciDriver:
         )
         self._arrivals: Arrivals | None = None
         self._opening = asyncio.Lock()
-        self._reopening: dict[ContainerId, asyncio.Lock] = {}
+        self._reopening = Locks()
 
     @property
     def handler(self) -> str:
@@ -303,15 +304,8 @@ class OciDriver:
         monitor = target.monitor or await self._blocking(lambda: conmon.monitor_of(self._files(target)))
         if monitor is None or not process.alive(monitor):
             raise WrongState(f"log of container {target.id}: its conmon has ended, nothing writes it")
-        lock = self._reopening.setdefault(target.id, asyncio.Lock())
-        try:
-            async with lock:
-                await logfile.reopen(
-                    self._files(target), log_path, monitor, io=self._io, timeout=_REOPEN_TIME
-                )
-        finally:
-            if not lock.locked():
-                self._reopening.pop(target.id, None)
+        async with self._reopening.exclusive(target.id):
+            await logfile.reopen(self._files(target), log_path, monitor, io=self._io, timeout=_REOPEN_TIME)
 
     async def update(self, target: Target, resources: Mapping[str, Any]) -> Callable[[], Awaitable[None]]:
         """The runtime's `update`; the cgroup's files are as before when it raises."""

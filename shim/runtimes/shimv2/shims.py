@@ -25,6 +25,7 @@ from oci import commandline
 from oci.errors import Absent, BadInput, Busy, CrispError, Deadline, Internal, RuntimeFailed
 from shim import files, process
 from shim.cgroups import Cgroups
+from shim.lifecycle.locks import Locks
 from shim.lifecycle.undo import to_the_end
 from shim.logger.keeper import LogKeeper, Outlet
 from shim.process import CommandMissing, CommandTimedOut
@@ -97,7 +98,7 @@ class Shims:
         self._io = io
         self._lost = lost
         self._shims: dict[str, Shim] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks = Locks()
 
     def key(self, target: Target) -> str:
         """What the container's shim is named by."""
@@ -108,7 +109,7 @@ class Shims:
     async def acquire(self, target: Target, spec: Mapping[str, Any]) -> Shim:
         """The shim for a container to be, started if there is none. `release` is owed from here on."""
         key = self.key(target)
-        async with self._lock(key):
+        async with self._locks.exclusive(key):
             directory = self._settings.directory / key
             shim = await self._find(key)
             if shim is not None and not await self._alive(shim):
@@ -134,7 +135,7 @@ class Shims:
         key = await self._key_of(target)
         if key is None:
             return None
-        async with self._lock(key):
+        async with self._locks.exclusive(key):
             return await self._find(key)
 
     async def leave(self, target: Target) -> None:
@@ -159,7 +160,7 @@ class Shims:
         key = await self._key_of(target)
         if key is None:
             return False
-        async with self._lock(key):
+        async with self._locks.exclusive(key):
             directory = self._settings.directory / key
             link = directory / _LINKS / target.id
             others = await self._blocking(lambda: [name for name in _names(link.parent) if name != link.name])
@@ -167,7 +168,6 @@ class Shims:
                 await self._end(key)
             else:
                 await self._blocking(lambda: link.unlink(missing_ok=True))
-        self._locks.pop(key, None)
         return not others
 
     async def clean_up(self, target: Target) -> Ended | None:
@@ -200,9 +200,6 @@ class Shims:
         self._shims.clear()
 
     # ---- the parts
-
-    def _lock(self, key: str) -> asyncio.Lock:
-        return self._locks.setdefault(key, asyncio.Lock())
 
     async def _key_of(self, target: Target) -> str | None:
         """Where a container is linked; for one whose record is lost all shims are looked through."""

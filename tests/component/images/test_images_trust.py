@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -376,11 +376,12 @@ def test_a_certificate_is_judged_by_the_time_of_the_log(double: Registry, home: 
 
 
 class Pgp:
-    """A key of gpg in a home of its own."""
+    """A key of gpg in a home of its own. It is always yesterday for it, so that what expires has done so."""
 
     def __init__(self, home: Path) -> None:
         home.mkdir(mode=0o700, parents=True)
         self._home = home
+        self._time = int(time.time()) - 24 * 60 * 60
         self._run("--quick-generate-key", "Builder <builder@example.com>", "ed25519", "sign", "never")
         self.public = home / "public.asc"
         self.public.write_bytes(self._run("--armor", "--export"))
@@ -389,6 +390,7 @@ class Pgp:
         return self._run("--sign", given=content)
 
     def revoke_by_expiry(self) -> None:
+        self._time += 60
         self._run("--quick-set-expire", self.fingerprint, "seconds=1")
         self.public.write_bytes(self._run("--armor", "--export"))
 
@@ -400,7 +402,7 @@ class Pgp:
     def _run(self, *arguments: str, given: bytes = b"") -> bytes:
         return subprocess.run(
             ["gpg", "--homedir", self._home, "--batch", "--passphrase", "", "--pinentry-mode", "loopback",
-             "--quiet", *arguments],
+             "--quiet", "--faked-system-time", str(self._time), *arguments],
             input=given, capture_output=True, check=True,
         ).stdout  # fmt: skip
 
@@ -456,7 +458,6 @@ def test_a_gpg_signature_beside_the_registry_lets_an_image_in(
             await store.check(record, name, "")
             pgp.revoke_by_expiry()
             shutil.copy(pgp.public, keyring)
-            await asyncio.sleep(1.5)  # until its second is over
             assert "gpg calls it EXPKEYSIG" in message(await failure(store.check(record, name, "")))
             keyring.write_text("no key")
             assert "gpg finds no public key" in message(await failure(store.check(record, name, "")))
