@@ -29,6 +29,10 @@ fi
 echo "building the parts that Debian does not have, if they are not in $cache"
 "$venv/bin/python" -m tests.parts.build cri-tools containerd etcd kube-apiserver kubeadm kubectl kubelet runc runsc youki
 
+# Hundreds of daemons and commands are started from this tree: their bytecode is made once.
+"$venv/bin/python" -m compileall -q api benchmarks cli config oci shim tests
+unset PYTHONDONTWRITEBYTECODE
+
 # Everything, perhaps with options of one word: by two workers, each in namespaces and cgroups of its own.
 # Their groups are made as version 1 has them.
 workers=2
