@@ -22,7 +22,7 @@ from oci.workload import ContainerId, PodId
 from shim import cgroups, process
 from shim.kernel import libc
 from shim.logger.keeper import LogKeeper
-from shim.runtimes.driver import Driver, ExecRequest, Exit, Target
+from shim.runtimes.driver import Driver, ExecRequest, Exit, Observed, Status, Target
 from shim.runtimes.ocikind import driver_type
 from shim.runtimes.shimv2.driver import ShimDriver
 from shim.runtimes.shimv2.families import Sharing, family_of
@@ -270,6 +270,14 @@ class Rig:
         """Those of the container, also where it lives in what stands for a virtual machine."""
         parent, _, name = target.cgroup.rpartition("/")
         return self.cgroups.processes(target.cgroup) + self.cgroups.processes(f"{parent}/guest/{name}")
+
+    async def adopt_ended(self, driver: Driver, target: Target) -> Observed:
+        """Adopt a container whose process has gone, which a shim may hear of a moment after the kernel."""
+        observed = await driver.adopt(target)
+        if not self.by_shim or observed.status is not Status.RUNNING:
+            return observed
+        await self.ended(target)
+        return Observed(status=Status.STOPPED, exit=self.exits.pop(target.id)[0])
 
     async def gone(self, target: Target) -> None:
         """Wait until the container's process has ended, whoever hears of that."""

@@ -153,7 +153,7 @@ def test_an_end_without_a_daemon_is_found_at_the_shim(play: Play) -> None:
         process.signal(target.process, signal.SIGTERM)
         assert await process.wait_gone(target.process, 10)
         async with rig.driver() as driver:
-            observed = await driver.adopt(target)
+            observed = await rig.adopt_ended(driver, target)
             assert observed.exit is not None
             assert before < observed.exit.finished_at < time.time_ns()
             ended = Exit(code=42, finished_at=observed.exit.finished_at)
@@ -230,7 +230,7 @@ def test_output_goes_on_while_there_is_no_daemon_and_through_the_log_processs_de
         # nobody but the log process empties the fifo meanwhile, which holds a tenth of this
         assert await process.wait_gone(target.process, 20)
         async with rig.driver() as driver:
-            assert (await driver.adopt(target)).status is Status.STOPPED
+            assert (await rig.adopt_ended(driver, target)).status is Status.STOPPED
             assert output(target) == "".join(f"{n}\n" for n in range(1, 200001))
 
     play(story)
