@@ -21,6 +21,7 @@ from api.unbuilt import UNBUILT
 from oci.errors import Absent, Busy, CrispError, Deadline, Full, Internal, Unsupported
 from oci.registry_auth import Credentials
 from shim.records import ImageRecord
+from tests.machine import PATIENCE
 from tests.unit.api import doubles, records
 
 LONG_NAME = "ü\n" * 100_000
@@ -203,7 +204,7 @@ def test_a_deadline_of_the_caller_ends_the_pull(tmp_path: Path) -> None:
     async def work(client: AsyncClient, images: Images, _events: Events) -> None:
         error = await caught(client.image.PullImage(pulling("hangs"), timeout=0.3))
         assert type(error) is Deadline
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(5 * PATIENCE):
             await images.left.wait()
 
     run(tmp_path, work)
@@ -225,7 +226,7 @@ def test_a_stream_is_closed_when_its_reader_leaves(tmp_path: Path) -> None:
         stream = client.admin.Events(admin_pb2.EventsRequest())
         assert (await anext(aiter(stream))).sequence == 1
         await stream.aclose()  # type: ignore[attr-defined] - the client's streams are generators
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(5 * PATIENCE):
             await events.closed.wait()
 
     run(tmp_path, work)

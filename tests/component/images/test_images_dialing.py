@@ -12,6 +12,7 @@ import pytest
 
 from shim.images.cancellation import Cancellation, Cancelled
 from shim.images.dialing import STAGGER, dial
+from tests.machine import PATIENCE
 
 
 @contextlib.contextmanager
@@ -53,7 +54,7 @@ def test_an_address_that_swallows_packets_costs_a_moment(names: list[tuple[str, 
         with dial("r.example", 443, 20.0, Cancellation()) as connection:
             assert connection.getpeername() == good
             assert connection.gettimeout() == 20.0
-        assert STAGGER <= time.monotonic() - began < 10
+        assert STAGGER <= time.monotonic() - began < 10 * PATIENCE
 
 
 def test_an_address_that_refuses_costs_nothing(names: list[tuple[str, int]]) -> None:
@@ -86,5 +87,5 @@ def test_a_cancel_ends_all_attempts_at_once(names: list[tuple[str, int]]) -> Non
         began = time.monotonic()
         with pytest.raises(Cancelled):
             dial("r.example", 443, 60.0, cancellation)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 2 * PATIENCE
         timer.join()
