@@ -41,9 +41,11 @@ class Quirks:
     console_in_foreground: bool = False  # exec hands its terminal to --console-socket without --detach
     rejects: tuple[str, ...] = ()  # members of config.json that make create fail: left out
     joins_pids_without: tuple[str, ...] = ()  # types of mounts that fail in a joined PID namespace (v1)
+    joins_pids_by_path: bool = True  # else a container without an entry for it is in the pod's PID namespace
     rejects_false: tuple[str, ...] = ()  # members that it takes for true by being there: left out if false
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by member: what it calls a value
     refuses_options: tuple[str, ...] = ()  # of create: a handler with one of them cannot be used
+    options: tuple[str, ...] = ()  # before every verb; the handler's own come after them
     systemd_cgroup: bool = True  # knows --systemd-cgroup
     takes_no_quota: bool = True  # update sets a CPU quota of -1 on cgroup version 1
     keeps_network: bool = True  # processes in the pod's network namespace reach the containers' ports
@@ -148,6 +150,17 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         runtime="runsc",
+        sets={"joins_pids_by_path": False},
+        why="gVisor knows a PID namespace's path only with the sandbox's own pid in it, which is not the one"
+        " that is supervised; who is given no PID namespace shares the first container's (boot/loader.go)",
+    ),
+    Row(
+        runtime="runsc",
+        sets={"options": ("--oci-seccomp",)},
+        why="gVisor puts a container's own filter into force only when it is told to",
+    ),
+    Row(
+        runtime="runsc",
         since="20230101",
         sets={"port_forward": True},
         why="the verb port-forward came after the release of December 2022",
@@ -203,6 +216,9 @@ def fitted(config: Mapping[str, Any], quirks: Quirks, *, cgroup_version: int) ->
     if quirks.joins_pids_without and cgroup_version == 1 and _joins_pids(config):
         mounts = [m for m in config.get("mounts", ()) if m.get("type") not in quirks.joins_pids_without]
         made = {**made, "mounts": mounts}
+    if not quirks.joins_pids_by_path and _joins_pids(config):
+        left = [n for n in config["linux"]["namespaces"] if n.get("type") != "pid"]
+        made = _with(made, ["linux", "namespaces"], left)
     return made
 
 

@@ -20,6 +20,17 @@ async def in_thread(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
     return await in_executor(None, lambda: work(*args, **kwargs))
 
 
+async def taken_in_thread(work: Callable[[], T], give_back: Callable[[T], None]) -> T:
+    """The same for what somebody must let go again: what a cancelled caller does not get is given back."""
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await to_its_end(future)
+    except asyncio.CancelledError:
+        if not future.cancelled() and future.exception() is None:
+            give_back(future.result())
+        raise
+
+
 async def in_executor(executor: Executor | None, work: Callable[[], T]) -> T:
     """The same in a pool of the caller's own."""
     return await to_its_end(asyncio.get_running_loop().run_in_executor(executor, work))

@@ -14,7 +14,7 @@ from pathlib import Path
 from oci.errors import BadInput, Internal
 from shim import process
 from shim.kernel.openat2 import open_in_root
-from shim.threads import in_thread
+from shim.threads import taken_in_thread
 
 _COPY_TIME = 600.0  # seconds for one volume
 DIRECTORY = "volumes"
@@ -48,7 +48,7 @@ async def prepare(
 
 async def _fill(path: str, rootfs: Path, target: Path, root: tuple[int, int]) -> bool:
     """Whether there is storage now: not where the image has something else than a directory."""
-    kept, source = await in_thread(_open, path, rootfs, target, root)
+    kept, source = await taken_in_thread(lambda: _open(path, rootfs, target, root), _let_go)
     if source is not None:
         try:
             # Everything is kept: owners, modes, times, links, attributes, holes; devices stay devices.
@@ -80,6 +80,11 @@ def _open(path: str, rootfs: Path, target: Path, root: tuple[int, int]) -> tuple
         raise
     os.close(source)
     return True, None
+
+
+def _let_go(opened: tuple[bool, int | None]) -> None:
+    if opened[1] is not None:
+        os.close(opened[1])
 
 
 def _make(target: Path, owner: tuple[int, int], mode: int) -> None:

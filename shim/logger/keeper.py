@@ -23,7 +23,7 @@ from shim import process
 from shim.cgroups import Cgroups
 from shim.files import make_private_directory
 from shim.records import ProcessRef
-from shim.threads import in_thread
+from shim.threads import in_thread, taken_in_thread
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,9 @@ class LogKeeper:
     async def add(self, outlet: Outlet, *, on_input_ended: Callable[[], None] | None = None) -> None:
         """Read a container's fifos from now on, which exist; one that is read already goes on."""
         if outlet.id not in self._reading:
-            self._reading[outlet.id] = await in_thread(_hold, outlet)
+            held = await taken_in_thread(lambda: _hold(outlet), _release)
+            _release(self._reading.pop(outlet.id, []))
+            self._reading[outlet.id] = held
         if on_input_ended is not None:
             self._listeners[outlet.id] = on_input_ended
         answer = await self._ask(b"add", *outlet.words())
@@ -129,7 +131,7 @@ class LogKeeper:
     async def attach(self, container: str) -> socket.socket:
         """A connection that carries a container's output and input, framed as conmon does. Raises Absent."""
         await self._open()
-        made = await in_thread(self._connect)
+        made = await taken_in_thread(self._connect, socket.socket.close)
         try:
             loop = asyncio.get_running_loop()
             made.setblocking(False)
@@ -207,10 +209,13 @@ class LogKeeper:
                 return
             for _ in range(_ATTEMPTS):
                 try:
-                    made = await in_thread(self._connect)
+                    made = await taken_in_thread(self._connect, socket.socket.close)
                 except OSError:
                     await self._start()
                     continue
+                if self._closed:
+                    made.close()
+                    raise Lost("the daemon stops")
                 made.setblocking(False)
                 self._socket = made
                 asyncio.get_running_loop().add_reader(made, self._readable)

@@ -66,7 +66,7 @@ class OciKind:
             version=version,
             features=corrected(features_call.result() or assumed_features(version), quirks),
             quirks=quirks,
-            options=settings.options,
+            options=(*quirks.options, *settings.options),
             create_options=settings.create_options,
             annotations=settings.annotations,
             privileged_without_host_devices=settings.privileged_without_host_devices,

@@ -45,14 +45,20 @@ def specs() -> frozenset[str]:
 
 
 def run(
-    endpoint: str, handler: str, *, skip: Iterable[str] = (), focus: str = "", flags: Iterable[str] = ()
+    endpoint: str,
+    handler: str,
+    *,
+    skip: Iterable[str] = (),
+    focus: str = "",
+    only: Iterable[str] = (),
+    flags: Iterable[str] = (),
 ) -> list[Outcome]:
     """Every spec but those of `skip` against a CRI socket ("unix://...") and one of its handlers.
 
     Those that were skipped on request are not among the outcomes. `focus` is what the names of the specs to
-    run begin with, `flags` are critest's own.
+    run begin with, `only` are whole names, `flags` are critest's own.
     """
-    skipped = frozenset(skip)
+    skipped, wanted = frozenset(skip), frozenset(only)
     transport = "websocket" if any(flag.startswith("-websocket") for flag in flags) else "spdy"
     with (
         recordings.recorded(endpoint, f"critest-1.36.0-{transport}") as endpoint,
@@ -71,6 +77,7 @@ def run(
                 "--skip=benchmark about",
                 *(f"--skip={literal(name)}$" for name in sorted(skipped)),
                 *([f"--focus={literal(focus)}"] if focus else []),
+                *(f"--focus={literal(name)}$" for name in sorted(wanted)),
                 binary,
                 "--",
                 f"-runtime-endpoint={endpoint}",
@@ -94,7 +101,10 @@ def run(
         return [
             o
             for o in read_report(report)
-            if o.spec not in skipped and o.spec.startswith(focus) and "benchmark about" not in o.spec
+            if o.spec not in skipped
+            and o.spec.startswith(focus)
+            and (not wanted or o.spec in wanted)
+            and "benchmark about" not in o.spec
         ]
 
 

@@ -95,6 +95,17 @@ def test_a_mount_that_fails_in_a_joined_pid_namespace_is_left_out_where_it_fails
     assert fitted(joined, of("runc", "1.5.2"), cgroup_version=1) is joined
 
 
+def test_a_shared_pid_namespace_is_not_named_to_a_runtime_that_knows_it_by_no_path() -> None:
+    runsc = of("runsc", "release-20260905.0")
+    joined: dict[str, Any] = {
+        "linux": {"namespaces": [{"type": "pid", "path": "/proc/5/ns/pid"}, {"type": "mount"}]}
+    }
+    own = {"linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]}}
+    assert fitted(joined, runsc, cgroup_version=2) == {"linux": {"namespaces": [{"type": "mount"}]}}
+    assert fitted(own, runsc, cgroup_version=2) is own
+    assert fitted(joined, of("runc", "1.5.2"), cgroup_version=2) is joined
+
+
 def test_what_a_runtime_takes_amiss_is_said_in_its_own_words() -> None:
     youki = of("youki", "0.7.0")
     config: dict[str, Any] = {
