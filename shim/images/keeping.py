@@ -68,7 +68,9 @@ class Keeping:
         return self._lock
 
     async def close(self) -> None:
-        """Wait until what was removed has gone from the disk."""
+        """Let the change that is under way end, and wait until what was removed has gone from the disk."""
+        async with self._lock:
+            pass
         await asyncio.gather(*self._graves, return_exceptions=True)
 
     async def take_in(
@@ -160,9 +162,7 @@ class Keeping:
                 await self._threads.do(sync_directory, self._layout.layers)
             except OSError as failure:
                 raise disk_failure(failure, self._layout.layers, what) from failure
-            await self._records.put(record)
-            for loser in losers:
-                await self._records.put(loser)
+            await self._records.put(record, *losers)  # a tag is at one image, whatever happens
             if before is not None:
                 await self._threads.do(remove_documents, self._layout, self._unused(digests_of(before)))
             return record

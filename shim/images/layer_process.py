@@ -180,7 +180,7 @@ class LayerProcess:
             if received is None:
                 raise asyncio.CancelledError
             return received
-        except asyncio.CancelledError:
+        except BaseException:  # a cancel, or the job could not be sent
             if not future.done():
                 await self._abandon(worker, number, future)
             await self._discard(future)
@@ -262,10 +262,12 @@ class LayerProcess:
 
     async def _abandon(self, worker: _Worker, number: int, future: asyncio.Future[_Result]) -> None:
         """Cancel a job and wait a little; what it makes too late goes."""
-        await worker.send(self._threads, frame(number, None))
-        await asyncio.wait({future}, timeout=_PATIENCE)
-        if not future.done():
-            future.add_done_callback(self._late)
+        try:
+            await worker.send(self._threads, frame(number, None))
+            await asyncio.wait({future}, timeout=_PATIENCE)
+        finally:
+            if not future.done():
+                future.add_done_callback(self._late)
 
     def _late(self, future: asyncio.Future[_Result]) -> None:
         discarding = asyncio.ensure_future(self._discard(future))

@@ -79,7 +79,11 @@ async def keep(
     that cannot be unpacked), Internal.
     """
     if form == EROFS:
-        return await threads.do(_keep_files, layout, diff_id, received, what)
+        try:
+            return await threads.do(_keep_files, layout, diff_id, received, what)
+        except BaseException:
+            await threads.do(received.discard)
+            raise
     return await _keep_tree(layout, threads, diff_id, received, what, isolate=isolate)
 
 
@@ -90,7 +94,6 @@ def _keep_files(layout: Layout, diff_id: str, received: Received, what: str) -> 
         received.tar.replace(layout.tar(diff_id))
         blob, blob_size = _keep_blob(layout, diff_id, received)
     except OSError as failure:
-        received.discard()
         remove_files(layout, diff_id)
         raise disk_failure(failure, layout.layers, what) from failure
     return LayerRecord(
@@ -131,8 +134,12 @@ async def _keep_tree(
     except OSError as failure:
         raise disk_failure(failure, directory, what) from failure
     finally:
-        await threads.do(received.discard)
-        await threads.do(remove_tree, directory)
+        await threads.do(_clear, received, directory)
+
+
+def _clear(received: Received, directory: Path) -> None:
+    received.discard()
+    remove_tree(directory)
 
 
 def _name_tree(

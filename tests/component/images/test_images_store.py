@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
+import sqlite3
 import stat
 import tarfile
 import time
@@ -12,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from oci.errors import Absent, Internal
+from oci.errors import Absent, Full, Internal
 from oci.workload import ContainerId, ImageId
 from shim.images.store import ImageStore
 from shim.kernel.mountinfo import mounts_below
+from shim.state.database import Database
+from shim.state.mirror import Row
 from tests.component.images.rig import content, everything, failure, files, opened, run, shown
 from tests.doubles.registry import Registry, tar_of
 
@@ -298,6 +302,37 @@ def test_an_image_in_use_loses_its_names_and_keeps_its_content(
             await store.release_rootfs(ContainerId("c"))
             assert [name for name in content(home) if not name.startswith("..")] == []
 
+    run(story)
+
+
+def test_a_tag_is_at_one_image_also_where_its_move_cannot_be_recorded(
+    double: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk takes the layer's record and the next commit, and then no more."""
+    write, commits = Database.write, 0
+
+    def full(database: Database, rows: list[Row], gone: list[tuple[str, str, int]]) -> None:
+        nonlocal commits
+        commits += any(row.kind == "image" for row in rows)
+        if commits > most:
+            raise sqlite3.OperationalError("database or disk is full")
+        write(database, rows, gone)
+
+    async def story() -> None:
+        nonlocal commits, most
+        async with opened(home) as store:
+            double.push("app", "1", [ONE])
+            await store.pull(double.reference("app:1"))
+            double.push("app", "1", [TWO])
+            for allowed in (0, 1):
+                commits, most = 0, allowed
+                monkeypatch.setattr(Database, "write", full)
+                with contextlib.suppress(Full):
+                    await store.pull(double.reference("app:1"))
+                monkeypatch.setattr(Database, "write", write)
+                assert [tag for image in store.all() for tag in image.tags] == [double.reference("app:1")]
+
+    most = 0
     run(story)
 
 
