@@ -156,11 +156,12 @@ def _name_tree(
         sync_directory(layout.lower)
     except OSError as failure:
         raise disk_failure(failure, tree, what) from failure
+    use = walk(tree)
     return LayerRecord(
         diff_id=diff_id,
         form=DIRECTORY,
-        size=size_of(layout, diff_id, DIRECTORY),
-        inodes=walk(tree).inodes,
+        size=use.bytes + walk(layout.implied(diff_id)).bytes,
+        inodes=use.inodes,
         created_at=time.time_ns(),
         blob=blob,
         blob_size=blob_size,
