@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import sqlite3
@@ -17,6 +18,7 @@ import pytest
 from oci.errors import Absent, Full, Internal
 from oci.workload import ContainerId, ImageId
 from shim.images.store import ImageStore
+from shim.kernel import mount
 from shim.kernel.mountinfo import mounts_below
 from shim.state.database import Database
 from shim.state.mirror import Row
@@ -201,6 +203,28 @@ def test_directories_that_a_layer_does_not_describe_look_as_below(
             assert found["home/user/deep/er/file"][1:3] == (1000, 1000)
             (record,) = store.all()
             assert len(record.layers) == len(record.config.diff_ids) + 1
+            await store.remove(record.id)
+            assert content(home) == []
+
+    run(story)
+
+
+def test_layers_that_were_looked_at_and_could_not_be_unmounted_are_given_back_later(
+    double: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Tar().directory("tmp", mode=0o1777).done()
+    double.push("app", "1", [base, tar_of({"tmp/file": b"1"})])
+    unmount = mount.unmount
+
+    def busy(target: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.fspath(target))
+
+    async def story() -> None:
+        async with opened(home, form="erofs") as store:
+            monkeypatch.setattr(mount, "unmount", busy)
+            record = await store.pull(double.reference("app:1"))
+            monkeypatch.setattr(mount, "unmount", unmount)
+            assert (len(record.layers), len(mounts_below(home))) == (3, 2)
             await store.remove(record.id)
             assert content(home) == []
 
