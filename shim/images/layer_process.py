@@ -250,7 +250,10 @@ class LayerProcess:
         if self._starting is starting:
             self._starting = None
         words = worker.close()
-        await self._threads.do(_remove_rest, self._layout, worker)
+        try:
+            await self._threads.do(_remove_rest, self._layout, worker)
+        except (OSError, CrispError) as failure:  # the next start clears it; who waits must be told now
+            log.warning("what a process for layers was at stays", extra={"reason": str(failure)})
         for future, _ in worker.jobs.values():
             future.set_exception(
                 Internal(f"the process that makes layers ready ended with status {status}: {words[-1000:]}")

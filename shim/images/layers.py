@@ -5,7 +5,7 @@ Knows files and records of layers; nothing of images, registries or mounts.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import logging
 import time
 from pathlib import Path
@@ -148,8 +148,7 @@ def _name_tree(
     tree = layout.tree(diff_id)
     try:
         sync_file_system(directory)
-        with contextlib.suppress(FileNotFoundError):
-            tree.rmdir()  # an empty mount point of the other form
+        _make_way(layout, tree)
         _keep_implied(layout, diff_id, received)
         blob, blob_size = _keep_blob(layout, diff_id, received)
         directory.rename(tree)
@@ -167,6 +166,20 @@ def _name_tree(
         blob_size=blob_size,
         seal=seal,
     )
+
+
+def _make_way(layout: Layout, tree: Path) -> None:
+    """Remove an empty mount point of the other form, or what a removal that failed has left."""
+    try:
+        tree.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as failure:
+        if failure.errno != errno.ENOTEMPTY:
+            raise
+        grave = layout.fresh(".gone")
+        tree.rename(grave)
+        remove_tree(grave)
 
 
 def bury(layout: Layout, diff_id: str) -> Path | None:

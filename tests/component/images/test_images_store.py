@@ -487,6 +487,23 @@ def test_what_lies_about_is_cleared_at_the_start_and_what_is_whole_stays(
     run(story)
 
 
+def test_a_tree_that_a_failed_removal_has_left_makes_way_for_the_next_pull(
+    double: Registry, home: Path
+) -> None:
+    pushed = double.push("app", "1", [ONE])
+
+    async def story() -> None:
+        async with opened(home, form="directory") as store:
+            left = store._layout.tree(pushed.diff_ids[0])
+            left.mkdir()
+            (left / "old").write_bytes(b"")
+            await store.pull(double.reference("app:1"))
+            assert files(left) == {"one": b"1"}
+            assert [name for name in everything(home) if name.startswith("tmp/")] == []
+
+    run(story)
+
+
 def test_the_accounting_is_what_du_says(double: Registry, home: Path, form: str) -> None:
     double.push("app", "1", rich_layers())
     double.push("app", "2", [*rich_layers()[:1], tar_of({f"d/f{n}": b"x" * 5000 for n in range(200)})])
