@@ -62,13 +62,16 @@ class Keeping:
         self._lending = lending
         self._lock = asyncio.Lock()
         self._graves: set[asyncio.Future[None]] = set()
+        self._owed: set[ContainerId] = set()
 
     def still(self) -> asyncio.Lock:
         """Held, no image becomes known or ceases to be, and no document is written or removed."""
         return self._lock
 
     async def close(self) -> None:
-        """Wait until what was removed has gone from the disk."""
+        """Let the change that is under way end, and wait until what was removed has gone from the disk."""
+        async with self._lock:
+            pass
         await asyncio.gather(*self._graves, return_exceptions=True)
 
     async def take_in(
@@ -128,8 +131,17 @@ class Keeping:
         except OSError as failure:
             raise disk_failure(failure, self._layout.lent_file(borrower), what) from failure
         finally:
-            await settle(self._lending.take_back(borrower))
+            await settle(self._give_back(borrower))
         return None if tar is None else made_here(tar, self._layout, self._settings.limits, what=what)
+
+    async def _give_back(self, borrower: ContainerId) -> None:
+        """End a loan of our own; where that fails, before the next collection."""
+        try:
+            await self._lending.take_back(borrower)
+            self._owed.discard(borrower)
+        except (OSError, CrispError) as failure:
+            self._owed.add(borrower)
+            log.warning("layers that a pull has looked at stay lent", extra={"reason": str(failure)})
 
     async def _commit(
         self,
@@ -160,9 +172,7 @@ class Keeping:
                 await self._threads.do(sync_directory, self._layout.layers)
             except OSError as failure:
                 raise disk_failure(failure, self._layout.layers, what) from failure
-            await self._records.put(record)
-            for loser in losers:
-                await self._records.put(loser)
+            await self._records.put(record, *losers)  # a tag is at one image, whatever happens
             if before is not None:
                 await self._threads.do(remove_documents, self._layout, self._unused(digests_of(before)))
             return record
@@ -193,6 +203,8 @@ class Keeping:
         One layer that cannot be removed does not keep the others: it is logged. Its record goes before its
         files, which then wait for the next start or for `crisp fsck --fix`.
         """
+        for borrower in tuple(self._owed):
+            await self._give_back(borrower)
         used: set[str] = set()
         for image in self._records.images.values():
             used.update(image.layers)

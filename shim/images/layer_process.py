@@ -180,7 +180,7 @@ class LayerProcess:
             if received is None:
                 raise asyncio.CancelledError
             return received
-        except asyncio.CancelledError:
+        except BaseException:  # a cancel, or the job could not be sent
             if not future.done():
                 await self._abandon(worker, number, future)
             await self._discard(future)
@@ -250,7 +250,10 @@ class LayerProcess:
         if self._starting is starting:
             self._starting = None
         words = worker.close()
-        await self._threads.do(_remove_rest, self._layout, worker)
+        try:
+            await self._threads.do(_remove_rest, self._layout, worker)
+        except (OSError, CrispError) as failure:  # the next start clears it; who waits must be told now
+            log.warning("what a process for layers was at stays", extra={"reason": str(failure)})
         for future, _ in worker.jobs.values():
             future.set_exception(
                 Internal(f"the process that makes layers ready ended with status {status}: {words[-1000:]}")
@@ -262,10 +265,12 @@ class LayerProcess:
 
     async def _abandon(self, worker: _Worker, number: int, future: asyncio.Future[_Result]) -> None:
         """Cancel a job and wait a little; what it makes too late goes."""
-        await worker.send(self._threads, frame(number, None))
-        await asyncio.wait({future}, timeout=_PATIENCE)
-        if not future.done():
-            future.add_done_callback(self._late)
+        try:
+            await worker.send(self._threads, frame(number, None))
+            await asyncio.wait({future}, timeout=_PATIENCE)
+        finally:
+            if not future.done():
+                future.add_done_callback(self._late)
 
     def _late(self, future: asyncio.Future[_Result]) -> None:
         discarding = asyncio.ensure_future(self._discard(future))

@@ -5,7 +5,7 @@ Knows files and records of layers; nothing of images, registries or mounts.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import logging
 import time
 from pathlib import Path
@@ -79,7 +79,11 @@ async def keep(
     that cannot be unpacked), Internal.
     """
     if form == EROFS:
-        return await threads.do(_keep_files, layout, diff_id, received, what)
+        try:
+            return await threads.do(_keep_files, layout, diff_id, received, what)
+        except BaseException:
+            await threads.do(received.discard)
+            raise
     return await _keep_tree(layout, threads, diff_id, received, what, isolate=isolate)
 
 
@@ -90,7 +94,6 @@ def _keep_files(layout: Layout, diff_id: str, received: Received, what: str) -> 
         received.tar.replace(layout.tar(diff_id))
         blob, blob_size = _keep_blob(layout, diff_id, received)
     except OSError as failure:
-        received.discard()
         remove_files(layout, diff_id)
         raise disk_failure(failure, layout.layers, what) from failure
     return LayerRecord(
@@ -131,8 +134,12 @@ async def _keep_tree(
     except OSError as failure:
         raise disk_failure(failure, directory, what) from failure
     finally:
-        await threads.do(received.discard)
-        await threads.do(remove_tree, directory)
+        await threads.do(_clear, received, directory)
+
+
+def _clear(received: Received, directory: Path) -> None:
+    received.discard()
+    remove_tree(directory)
 
 
 def _name_tree(
@@ -141,24 +148,38 @@ def _name_tree(
     tree = layout.tree(diff_id)
     try:
         sync_file_system(directory)
-        with contextlib.suppress(FileNotFoundError):
-            tree.rmdir()  # an empty mount point of the other form
+        _make_way(layout, tree)
         _keep_implied(layout, diff_id, received)
         blob, blob_size = _keep_blob(layout, diff_id, received)
         directory.rename(tree)
         sync_directory(layout.lower)
     except OSError as failure:
         raise disk_failure(failure, tree, what) from failure
+    use = walk(tree)
     return LayerRecord(
         diff_id=diff_id,
         form=DIRECTORY,
-        size=size_of(layout, diff_id, DIRECTORY),
-        inodes=walk(tree).inodes,
+        size=use.bytes + walk(layout.implied(diff_id)).bytes,
+        inodes=use.inodes,
         created_at=time.time_ns(),
         blob=blob,
         blob_size=blob_size,
         seal=seal,
     )
+
+
+def _make_way(layout: Layout, tree: Path) -> None:
+    """Remove an empty mount point of the other form, or what a removal that failed has left."""
+    try:
+        tree.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as failure:
+        if failure.errno != errno.ENOTEMPTY:
+            raise
+        grave = layout.fresh(".gone")
+        tree.rename(grave)
+        remove_tree(grave)
 
 
 def bury(layout: Layout, diff_id: str) -> Path | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from oci.errors import Busy
 from shim.images.cancellation import Cancellation, Cancelled
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Threads:
     def __init__(self, *, remote: int, local: int) -> None:
         self._remote = ThreadPoolExecutor(max_workers=remote, thread_name_prefix="crisp-registry")
         self._local = ThreadPoolExecutor(max_workers=local, thread_name_prefix="crisp-images")
+        self._closed = False
 
     async def run(
         self,
@@ -37,8 +39,9 @@ class Threads:
         """Long work in a thread, such as what asks a registry.
 
         A cancel of the caller cancels `cancellation` and waits for the thread. A result that came too late
-        for the caller goes to `discard`, in a thread.
+        for the caller goes to `discard`, in a thread. Raises Busy once the store is closed.
         """
+        self._check()
         loop = asyncio.get_running_loop()
         gone = threading.Event()
         dropped = threading.Event()
@@ -65,7 +68,8 @@ class Threads:
             raise
 
     async def do(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Short work on local files: a cancel takes effect when it is done."""
+        """Short work on local files: a cancel takes effect when it is done. Raises Busy as `run` does."""
+        self._check()
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._local, lambda: work(*args, **kwargs))
         cancelled: asyncio.CancelledError | None = None
@@ -82,7 +86,12 @@ class Threads:
             raise cancelled
         return future.result()
 
+    def _check(self) -> None:
+        if self._closed:
+            raise Busy("the image store is closing: the daemon ends")
+
     def close(self) -> None:
+        self._closed = True
         self._remote.shutdown(wait=False, cancel_futures=True)
         self._local.shutdown(wait=False, cancel_futures=True)
 

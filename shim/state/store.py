@@ -15,7 +15,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -73,7 +73,7 @@ class _Write:
     row: Row | None
     document: Any
     seq: int
-    done: asyncio.Future[None]
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Store:
@@ -87,7 +87,7 @@ class Store:
         self._documents: dict[tuple[str, str], Any] = {}
         self._pending: dict[tuple[str, str], Any] = {}
         self._listeners: list[Callable[[Change], None]] = []
-        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         self._seq = 0
         self._told = 0
         self._commits = 0
@@ -130,12 +130,15 @@ class Store:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def put(self, record: Record, *, proven: bool = False) -> None:
-        """Keep `record`, replacing the one of its id. Raises Full when the disk is full, else Internal.
+    async def put(self, *records: Record, proven: bool = False) -> None:
+        """Keep `records`, each replacing the one of its id, in one commit. Raises Full, else Internal.
 
         A `proven` one is visible at once, and stays so when it cannot be written: the machine shows the same
         to a daemon that starts without it. It replaces none that is still being written.
         """
+        await self._submit([self._putting(record, proven=proven) for record in records])
+
+    def _putting(self, record: Record, *, proven: bool) -> _Write:
         kind, id_ = _key(record)
         key = (kind, id_)
         visible = self._records[kind].get(id_) is record
@@ -146,13 +149,13 @@ class Store:
         self._pending[key] = document
         self._seq += 1
         row = Row(kind, id_, self._seq, json.dumps(document, separators=(",", ":")).encode())
-        await self._submit(kind, id_, record, row, document)
+        return _Write(kind, id_, record, row, document, self._seq)
 
     async def delete(self, record: Record) -> None:
         """Forget the record of that id; absent is success."""
         kind, id_ = _key(record)
         self._seq += 1
-        await self._submit(kind, id_, None, None, None)
+        await self._submit([_Write(kind, id_, None, None, None, self._seq)])
 
     async def close(self) -> None:
         """Write what is queued and close the file."""
@@ -162,14 +165,13 @@ class Store:
         await asyncio.to_thread(self._thread.join)
         self._thread = None
 
-    async def _submit(
-        self, kind: str, id_: str, record: Record | None, row: Row | None, document: Any
-    ) -> None:
+    async def _submit(self, writes: list[_Write]) -> None:
         if self._thread is None:
-            raise Internal(f"state store: closed, cannot write {kind} {id_}")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Write(kind, id_, record, row, document, self._seq, done))
-        await asyncio.shield(done)
+            names = ", ".join(f"{write.kind} {write.id}" for write in writes)
+            raise Internal(f"state store: closed, cannot write {names}")
+        self._queue.put(writes)
+        for write in writes:
+            await asyncio.shield(write.done)
 
     def _write_loop(self) -> None:
         assert self._loop is not None
@@ -182,7 +184,7 @@ class Store:
                 if item is None:
                     closing = True
                     break
-                batch.append(item)
+                batch += item
                 try:
                     item = self._queue.get_nowait()
                 except queue.Empty:

@@ -13,7 +13,8 @@ from api.proto import cri_pb2
 from api.unbuilt import UNBUILT
 from tests import calls, figures
 from tests.conformance import critest
-from tests.daemon import Daemon, running
+from tests.daemon import CALL_LIMIT, Daemon, running
+from tests.images import catalogue
 from tests.images.registry import Registry
 from tests.parts.build import program
 
@@ -27,6 +28,7 @@ NEWER = ("runc-new",)
 MOST_EXCLUDED = 1  # lower it when one is won
 
 STREAMING = "[k8s.io] Streaming runtime should support streaming interfaces"
+IMAGES = "[k8s.io] Image Manager"
 WEBSOCKETS = ("-websocket-exec", "-websocket-attach", "-websocket-portforward")
 
 LISTS: dict[str, list[dict[str, str]]] = tomllib.loads(Path(__file__).with_name("excluded.toml").read_text())
@@ -90,6 +92,30 @@ def test_streaming_passes_over_websockets_too(
     )
     assert [f"{o.spec}: {o.state}: {o.message}" for o in outcomes if o.state != "passed"] == []
     assert {o.spec for o in outcomes} == {spec for spec in critest.specs() if spec.startswith(STREAMING)}
+
+
+@pytest.mark.parametrize("form", ["erofs", "directory"])
+def test_the_image_specs_pass_in_each_form_of_a_layer(
+    form: str,
+    prepared_machine: None,
+    image_registry: Registry,
+) -> None:
+    with running(image_registry, environment={}, overrides={"images": {"layer_form": form}}) as daemon:
+        outcomes = critest.run(daemon.endpoint, "runc", skip=EXCLUDED, focus=IMAGES)
+        busybox = cri_pb2.PullImageRequest(image=cri_pb2.ImageSpec(image=catalogue.BUSYBOX))
+        daemon.images().PullImage(busybox, timeout=CALL_LIMIT)
+        kept = {path.suffix for path in (daemon.state_dir / "images/layers").iterdir()}
+        unpacked = any((tree / "bin").is_dir() for tree in (daemon.state_dir / "images/l").iterdir())
+    counts = Counter(outcome.state for outcome in outcomes)
+    figures.line(
+        "conformance",
+        f"critest, image specs, {form} form: {counts['passed']} passed, {counts['failed']} failed",
+    )
+    assert [f"{o.spec}: {o.state}: {o.message}" for o in outcomes if o.state != "passed"] == []
+    assert {o.spec for o in outcomes} == {spec for spec in critest.specs() if spec.startswith(IMAGES)} - set(
+        EXCLUDED
+    )
+    assert (kept >= {".tar", ".erofs"}, unpacked) == (form == "erofs", form == "directory")
 
 
 def overrides(handler: str) -> dict[str, dict[str, Any]]:

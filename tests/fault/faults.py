@@ -53,7 +53,9 @@ class Faults:
                 return await work(*args, **kwargs)
             self.failed.append(name)
             if self.after:
-                await work(*args, **kwargs)
+                made = await work(*args, **kwargs)
+                if (discard := getattr(made, "discard", None)) is not None:
+                    discard()  # whoever fails gives nothing away
             raise Injected(f"call {number}, {name}, was told to fail")
 
         return counted

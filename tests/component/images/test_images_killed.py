@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from oci.workload import ContainerId
+from tests import figures
 from tests.component.images.archives import entry, write_layout
 from tests.component.images.rig import content, files, opened, run, shown
 from tests.doubles.registry import Registry, tar_of
@@ -120,5 +121,5 @@ def test_a_daemon_killed_after_each_commit_shows_whole_images_alone(
                 assert content(state) == []
 
         run(story)
-    print(f"killed after each of {points} commits")
+    figures.line("sweeps", f"images, kills after commits, {form}: {points} points")
     assert points >= 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import signal
@@ -11,7 +12,10 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from oci.errors import Internal
+from shim.images import layer_process
 from shim.images.layer_worker import NICE
 from shim.kernel import pidfd
 from shim.process import wait_gone
@@ -106,6 +110,31 @@ def test_a_process_that_dies_is_named_leaves_nothing_and_the_next_pull_has_anoth
             assert content(home) == []
             halfway.held.set()
             assert (await store.pull(double.reference("app:2"))).id == pushed.config
+
+    run(story)
+
+
+def test_who_waits_for_a_process_that_dies_is_told_also_where_its_files_cannot_be_removed(
+    double: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = double.push("app", "2", [BIG])
+    halfway = Halfway(double, *pushed.layers)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "told to")
+
+    async def story() -> None:
+        monkeypatch.setattr(layer_process, "_remove_rest", fail)
+        async with opened(home) as store:
+            pull = asyncio.ensure_future(failure(store.pull(double.reference("app:2"))))
+            await asyncio.to_thread(halfway.reached.wait)
+            (worker,) = processes(os.getpid())
+            os.kill(worker.pid, signal.SIGKILL)
+            async with asyncio.timeout(20):
+                assert isinstance(await pull, Internal)
+            halfway.held.set()
+        async with opened(home):
+            assert content(home) == []
 
     run(story)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import random
 import re
 import shutil
@@ -18,16 +17,17 @@ from pathlib import Path
 import pytest
 
 from oci.errors import CrispError, Full, Internal
-from oci.layers.erofs import IndexBuilder
 from shim.images.cancellation import Cancellation
 from shim.images.fetching import Job
 from shim.images.progress import LayerMeter
 from shim.images.receive import Received
 from shim.images.routes import Routes
 from shim.images.store import ImageStore
+from tests import figures
 from tests.component.images.archives import entry, write_layout
 from tests.component.images.disk import Cut, Log, recorded
-from tests.component.images.rig import content, everything, failure, files, opened, run
+from tests.component.images.rig import content, everything, failure, opened, run
+from tests.component.images.scenes import whole
 from tests.doubles.registry import Registry, cutting, digest_of, failing, tar_of
 
 KEEPS = (0.0, 0.5, 0.9, 1.0)
@@ -101,33 +101,13 @@ async def life(double: Registry, home: Path, form: str, archive: Path) -> None:
 
 def check(store: ImageStore, home: Path) -> None:
     """Everything that the store shows is whole, and it keeps nothing else."""
+    whole(store, BY_DIFF_ID)
     layout = store._layout
-    for image in store.all():
-        for document in {image.id, image.manifest_digest}:
-            assert digest_of(layout.document(document).read_bytes()) == document
-        for diff_id in image.layers:
-            record = store._records.layers[diff_id]
-            if record.form == "directory":
-                assert files(layout.tree(diff_id)) == BY_DIFF_ID[diff_id]
-                continue
-            tar = layout.tar(diff_id).read_bytes()
-            assert digest_of(tar) == diff_id
-            builder = IndexBuilder()
-            builder.receive(tar)
-            assert hashlib.sha256(builder.finish()).digest() == _digest(layout.index(diff_id))
-            if record.blob:
-                assert digest_of(layout.blob(diff_id).read_bytes()) == record.blob
-    tags = [tag for image in store.all() for tag in image.tags]
-    assert len(tags) == len(set(tags))
     known = {diff_id[7:] for diff_id in store._records.layers}
     for path in layout.layers.iterdir():
         assert path.name.partition(".")[0] in known, path
     assert {path.name for path in layout.lower.iterdir()} <= {name[:24] for name in known}
     assert not [name for name in everything(home) if name.startswith("tmp/")]
-
-
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
 
 
 @pytest.mark.timeout(1800)
@@ -147,7 +127,11 @@ def test_no_power_cut_shows_a_damaged_image_or_keeps_the_store_from_starting(
     shown = 0
     for number, cut in enumerate(cuts):
         shown += _try(log, cut, home.with_name(f"cut{number}"), form, double, again=number % 40 == 0)
-    print(f"{form}: {len(log.ops)} operations, {len(cuts)} power cuts, {shown} images shown after them")
+    figures.line(
+        "sweeps",
+        f"images, power cuts, {form}: {len(log.ops)} operations, {len(cuts)} cuts,"
+        f" {shown} images shown after them, all whole; stride {stride}",
+    )
     assert shown > 0
 
 
@@ -232,5 +216,5 @@ def test_a_disk_that_is_full_or_fails_at_any_write_is_named_and_leaves_nothing(
 
     home.mkdir()
     run(story)
-    print(f"{form}: {points} failing writes")
+    figures.line("sweeps", f"images, writes failing, {form}: {points} points, stride {stride}")
     assert points > 5

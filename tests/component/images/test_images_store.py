@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import io
 import os
+import sqlite3
 import stat
 import tarfile
 import time
@@ -12,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from oci.errors import Absent, Internal
+from oci.errors import Absent, Full, Internal
 from oci.workload import ContainerId, ImageId
 from shim.images.store import ImageStore
+from shim.kernel import mount
 from shim.kernel.mountinfo import mounts_below
+from shim.state.database import Database
+from shim.state.mirror import Row
 from tests.component.images.rig import content, everything, failure, files, opened, run, shown
 from tests.doubles.registry import Registry, tar_of
 
@@ -203,6 +209,28 @@ def test_directories_that_a_layer_does_not_describe_look_as_below(
     run(story)
 
 
+def test_layers_that_were_looked_at_and_could_not_be_unmounted_are_given_back_later(
+    double: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Tar().directory("tmp", mode=0o1777).done()
+    double.push("app", "1", [base, tar_of({"tmp/file": b"1"})])
+    unmount = mount.unmount
+
+    def busy(target: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.fspath(target))
+
+    async def story() -> None:
+        async with opened(home, form="erofs") as store:
+            monkeypatch.setattr(mount, "unmount", busy)
+            record = await store.pull(double.reference("app:1"))
+            monkeypatch.setattr(mount, "unmount", unmount)
+            assert (len(record.layers), len(mounts_below(home))) == (3, 2)
+            await store.remove(record.id)
+            assert content(home) == []
+
+    run(story)
+
+
 def test_a_directory_that_was_replaced_does_not_come_back(double: Registry, home: Path, form: str) -> None:
     layers = [
         Tar().directory("a", mode=0o700).directory("b", mode=0o700).done(),
@@ -298,6 +326,37 @@ def test_an_image_in_use_loses_its_names_and_keeps_its_content(
             await store.release_rootfs(ContainerId("c"))
             assert [name for name in content(home) if not name.startswith("..")] == []
 
+    run(story)
+
+
+def test_a_tag_is_at_one_image_also_where_its_move_cannot_be_recorded(
+    double: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk takes the layer's record and the next commit, and then no more."""
+    write, commits = Database.write, 0
+
+    def full(database: Database, rows: list[Row], gone: list[tuple[str, str, int]]) -> None:
+        nonlocal commits
+        commits += any(row.kind == "image" for row in rows)
+        if commits > most:
+            raise sqlite3.OperationalError("database or disk is full")
+        write(database, rows, gone)
+
+    async def story() -> None:
+        nonlocal commits, most
+        async with opened(home) as store:
+            double.push("app", "1", [ONE])
+            await store.pull(double.reference("app:1"))
+            double.push("app", "1", [TWO])
+            for allowed in (0, 1):
+                commits, most = 0, allowed
+                monkeypatch.setattr(Database, "write", full)
+                with contextlib.suppress(Full):
+                    await store.pull(double.reference("app:1"))
+                monkeypatch.setattr(Database, "write", write)
+                assert [tag for image in store.all() for tag in image.tags] == [double.reference("app:1")]
+
+    most = 0
     run(story)
 
 
@@ -424,6 +483,23 @@ def test_what_lies_about_is_cleared_at_the_start_and_what_is_whole_stays(
             (images / name / ".file.0123456789ab.tmp").write_bytes(b"half")
         async with opened(home, form="erofs") as store:
             assert (content(home), store.all()) == (whole, (record,))
+
+    run(story)
+
+
+def test_a_tree_that_a_failed_removal_has_left_makes_way_for_the_next_pull(
+    double: Registry, home: Path
+) -> None:
+    pushed = double.push("app", "1", [ONE])
+
+    async def story() -> None:
+        async with opened(home, form="directory") as store:
+            left = store._layout.tree(pushed.diff_ids[0])
+            left.mkdir()
+            (left / "old").write_bytes(b"")
+            await store.pull(double.reference("app:1"))
+            assert files(left) == {"one": b"1"}
+            assert [name for name in everything(home) if name.startswith("tmp/")] == []
 
     run(story)
 

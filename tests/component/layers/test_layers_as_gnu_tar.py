@@ -120,6 +120,7 @@ def test_every_sparse_format_that_gnu_tar_writes_is_read(version: str, tmp_path:
     assert compare(tar, tmp_path / "by-tar") == 2
 
 
+@pytest.mark.timeout(120 + EXAMPLES)
 @settings(
     max_examples=EXAMPLES,
     deadline=None,

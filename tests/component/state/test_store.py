@@ -377,6 +377,32 @@ def test_waiting_changes_share_a_transaction(tmp_path: Path) -> None:
     assert asyncio.run(main()) < 100
 
 
+def test_records_that_are_put_together_come_in_one_commit_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Database.write
+
+    def full(database: Database, rows: list[Row], gone: list[tuple[str, str, int]]) -> None:
+        if any(row.kind == "image" for row in rows):
+            raise sqlite3.OperationalError("database or disk is full")
+        write(database, rows, gone)
+
+    async def main() -> None:
+        commits: list[int] = []
+        store = await Store.open(tmp_path, on_commit=commits.append)
+        monkeypatch.setattr(Database, "write", full)
+        with pytest.raises(Full):
+            await store.put(pod(1), image())
+        assert (contents(store), commits) == ([], [])
+        monkeypatch.setattr(Database, "write", write)
+        await store.put(pod(1), image())
+        assert (contents(store), commits) == ([pod(1), image()], [1])
+        await store.close()
+
+    asyncio.run(main())
+    assert asyncio.run(read(tmp_path)) == ([pod(1), image()], [])
+
+
 def test_a_cancelled_writer_changes_nothing_about_the_write(tmp_path: Path) -> None:
     async def main() -> list[Record]:
         store = await Store.open(tmp_path)
