@@ -154,7 +154,7 @@ def test_a_shim_that_does_not_kill_ends_with_all_that_it_serves(
                     await driver.delete(each)
                 assert list((rig.base / f"run/shims/{name}").iterdir()) == []
                 assert list((rig.base / "run/fifos").iterdir()) == []
-        (told,) = [record for record in caplog.records if "does not kill" in record.message]
+        (told,) = [record for record in caplog.records if "does not end" in record.message]
         assert ("all containers of its pod" in told.message) == shared
         assert re.search(f"handler {name}: .*({TOLD[act]})", str(told.__dict__["error"]))
 
