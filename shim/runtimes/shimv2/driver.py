@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any, Final, TypeVar
 
 from oci.commandline import Runtime
@@ -48,7 +49,7 @@ from shim.runtimes.shimv2 import bundle, meaning, sessions, task
 from shim.runtimes.shimv2.creations import Creations
 from shim.runtimes.shimv2.deletions import Deletions
 from shim.runtimes.shimv2.execs import Execs
-from shim.runtimes.shimv2.exits import DRAIN, ExitWatch, exit_of
+from shim.runtimes.shimv2.exits import DRAIN, OOM_WAIT, ExitWatch, exit_of
 from shim.runtimes.shimv2.families import family_of, publishes
 from shim.runtimes.shimv2.kills import Kills
 from shim.runtimes.shimv2.shims import Shim, Shims, ShimSettings
@@ -341,7 +342,7 @@ class ShimDriver:
             raise Absent(f"handler {self.handler}: container {target.id} has no shim, or it is dead")
         return shim
 
-    async def _settle(self, target: Target) -> bool:
+    async def _settle(self, target: Target, ended: Ended | None) -> bool:
         """Bring the last output in and ask the cgroup, before anything of it goes."""
         if self._family.host_processes and target.cgroup:
             # Where the pid namespace is shared the death of the first process takes nothing with it.
@@ -353,7 +354,9 @@ class ShimDriver:
             log.warning("the output of an ended container does not end", extra={"container": target.id})
         if self._publishes:
             try:
-                if await self._keeper.oom(target.id):
+                # An event may come after the answer to Wait, and of a guest nothing else tells it.
+                feared = ended is not None and ended.code == 128 + SIGKILL and not self._family.host_processes
+                if await self._keeper.oom(target.id, wait=OOM_WAIT if feared else 0):
                     return True
             except CrispError as error:  # the cgroup may know it too
                 log.warning("events are not known", extra={"container": target.id, "error": str(error)})

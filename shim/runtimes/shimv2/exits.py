@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 DRAIN: Final = 5.0
 """Seconds for the last output to come into the log after everything in the container is dead."""
 
+OOM_WAIT: Final = 0.5
+"""Seconds that a shim's word of a kill for want of memory may come after its word of the end."""
+
 
 class _Watch:
     def __init__(self, target: Target) -> None:
@@ -49,7 +52,7 @@ class ExitWatch:
         listener: ExitListener,
         find: Callable[[Target], Awaitable[Shim | None]],
         clean_up: Callable[[Target], Awaitable[Ended | None]],
-        settle: Callable[[Target], Awaitable[bool]],
+        settle: Callable[[Target, Ended | None], Awaitable[bool]],
     ) -> None:
         self._listener = listener
         self._find = find
@@ -96,7 +99,7 @@ class ExitWatch:
         """The end of a container whose process is dead, with everything that is still to be had of it."""
         finished = ended.at if ended is not None and ended.at else time.time_ns()
         try:
-            oom = await self._settle(target)
+            oom = await self._settle(target, ended)
         except CrispError as error:
             log.error("an exit is not settled", extra={"container": target.id, "error": str(error)})
             oom = False
