@@ -14,7 +14,7 @@ from shim.containers.lookup import has_process
 from shim.containers.target import target
 from shim.node import Node
 from shim.records import ContainerRecord, ContainerState
-from shim.runtimes.driver import Exit
+from shim.runtimes.driver import Driver, Exit, Target
 
 log = logging.getLogger(__name__)
 
@@ -87,19 +87,30 @@ async def _stop(node: Node, exits: Exits, stops: Stops, id_: ContainerId, grace:
         driver = node.driver_of(record)
         of = target(node.paths, record)
         if grace > 0 and record.state is not ContainerState.UNKNOWN:
-            number = signal_number(record.stop_signal)
+            # Beside the wait: a runtime that does not answer must not make the grace longer.
+            signalling = asyncio.create_task(_signal(driver, of, signal_number(record.stop_signal)))
             try:
-                await driver.kill(of, number)
-            except CrispError as error:  # it may have arrived all the same, so the grace is given
-                log.warning("a stop signal is not delivered", extra={"container": id_, "error": str(error)})
-            if await _ended_in_time(exits, running, id_):
-                return
+                if await _ended_in_time(exits, running, id_):
+                    return
+                if not signalling.done():
+                    log.warning("a stop signal is not answered within the grace", extra={"container": id_})
+            finally:
+                signalling.cancel()
+                await asyncio.wait({signalling})
         await driver.kill(of, signal.SIGKILL, everything=True)
         if await _ended_within(exits, id_, node.settings.containers.kill_timeout):
             return
         await _give_up(node, record)
     finally:
         stops.end(id_)
+
+
+async def _signal(driver: Driver, of: Target, number: int) -> None:
+    """It may have arrived all the same where the runtime refuses or does not answer, so nothing is raised."""
+    try:
+        await driver.kill(of, number)
+    except CrispError as error:
+        log.warning("a stop signal is not delivered", extra={"container": of.id, "error": str(error)})
 
 
 async def _ended_in_time(exits: Exits, running: _Stop, id_: ContainerId) -> bool:

@@ -108,11 +108,16 @@ class LogKeeper:
         with contextlib.suppress(Absent):
             await self._ask(b"drain", container.encode())
 
-    async def oom(self, container: str) -> bool:
-        """Whether its shim said that the kernel killed something in the container for want of memory."""
+    async def oom(self, container: str, *, wait: float) -> bool:
+        """Whether its shim says that the kernel killed something in the container for want of memory.
+
+        `wait` is how many seconds that may come from now on.
+        """
+        words = (container.encode(), b"wait") if wait > 0 else (container.encode(),)
         try:
-            return await self._ask(b"oom", container.encode()) == [b"killed"]
-        except Absent:
+            async with asyncio.timeout(wait or None):
+                return await self._ask(b"oom", *words) == [b"killed"]
+        except (Absent, TimeoutError):
             return False
 
     async def reopen(self, container: str) -> None:

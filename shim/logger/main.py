@@ -54,6 +54,7 @@ class Process:
         self.peers: dict[int, _Peer] = {}
         self.ready: dict[int, None] = {}
         self.drains: list[tuple[Outlet, _Peer, bytes]] = []
+        self.fearing: list[tuple[Outlet, _Peer, bytes]] = []  # wait for the word that something was killed
         self.stuck: dict[bytes, Outlet] = {}
         self.poll = select.epoll()
         os.makedirs(f"{directory}/outlets", 0o700, exist_ok=True)
@@ -145,6 +146,9 @@ class Process:
         outlet = self.outlets.get(container)
         if outlet is not None and outlet.mark_oom():
             self._keep(outlet)
+            for _, peer, number in [each for each in self.fearing if each[0] is outlet]:
+                self._answer(peer, number, b"ok", b"killed")
+            self.fearing = [each for each in self.fearing if each[0] is not outlet]
 
     def _pump(self, fifo: int) -> None:
         outlet, number = self.streams[fifo]
@@ -193,6 +197,7 @@ class Process:
             self.poll.unregister(outlet.stdin)
         self.stuck.pop(outlet.id, None)
         self.drains = [drain for drain in self.drains if drain[0] is not outlet]
+        self.fearing = [each for each in self.fearing if each[0] is not outlet]
         self._dismiss(outlet)
         self._unlink(outlet)
         outlet.close()
@@ -244,6 +249,7 @@ class Process:
         del self.peers[descriptor]
         peer.connection.close()
         self.drains = [drain for drain in self.drains if drain[1] is not peer]
+        self.fearing = [each for each in self.fearing if each[1] is not peer]
         outlet = peer.outlet
         if outlet is not None and outlet.id in self.outlets:
             outlet.clients = [other for other in outlet.clients if other is not peer]
@@ -300,7 +306,10 @@ class Process:
                 self.ready.update((fifo, None) for fifo in outlet.fifos if fifo >= 0)
                 self.drains.append((outlet, peer, number))
             elif verb == b"oom":
-                self._answer(peer, number, b"ok", b"killed" if outlet.oom else b"no")
+                if rest[1:] == [b"wait"] and not outlet.oom:
+                    self.fearing.append((outlet, peer, number))
+                else:
+                    self._answer(peer, number, b"ok", b"killed" if outlet.oom else b"no")
             elif verb == b"reopen":
                 outlet.reopen()
                 self._answer(peer, number, b"ok")

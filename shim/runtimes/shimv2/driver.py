@@ -19,10 +19,10 @@ from signal import SIGKILL
 from typing import Any, Final, TypeVar
 
 from oci.commandline import Runtime
-from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, Unsupported, WrongState
+from oci.errors import Absent, CrispError, Deadline, RuntimeFailed, Unsupported, WrongState
 from oci.features import HandlerFeatures
 from oci.workload import PodId
-from shim import files, process
+from shim import process
 from shim.cgroups import Cgroups, Hierarchies
 from shim.lifecycle.undo import to_the_end
 from shim.logger.keeper import LogKeeper
@@ -47,13 +47,13 @@ from shim.runtimes.driver import (
 from shim.runtimes.limits import Limits
 from shim.runtimes.shimv2 import bundle, meaning, sessions, task
 from shim.runtimes.shimv2.creations import Creations
+from shim.runtimes.shimv2.deletions import Deletions
 from shim.runtimes.shimv2.execs import Execs
-from shim.runtimes.shimv2.exits import DRAIN, ExitWatch, exit_of
+from shim.runtimes.shimv2.exits import DRAIN, OOM_WAIT, ExitWatch, exit_of
 from shim.runtimes.shimv2.families import family_of, publishes
 from shim.runtimes.shimv2.kills import Kills
 from shim.runtimes.shimv2.shims import Shim, Shims, ShimSettings
 from shim.runtimes.shimv2.task import Ended
-from shim.runtimes.shimv2.ttrpc.client import ConnectionLost
 from shim.runtimes.table import Handler
 from shim.threads import in_executor, in_thread
 
@@ -118,9 +118,28 @@ class ShimDriver:
             io=self._io,
             lost=self._shim_lost,
         )
-        self._kills = Kills(handler.name, self._family, shims=self._shims, explain=self._meant)
         self._exits = ExitWatch(
             listener=exits, find=self._shims.find, clean_up=self._shims.clean_up, settle=self._settle
+        )
+        self._kills = Kills(
+            handler.name,
+            self._family,
+            shims=self._shims,
+            exits=self._exits,
+            cgroups=self._cgroups,
+            patience=kill_time,
+            explain=self._meant,
+        )
+        self._deletions = Deletions(
+            self._family,
+            shims=self._shims,
+            kills=self._kills,
+            exits=self._exits,
+            keeper=keeper,
+            cgroups=self._cgroups,
+            fifos=self._fifos,
+            patience=kill_time,
+            io=self._io,
         )
         self._creations = Creations(
             handler.name, timeout=timeout, patience=kill_time, kept=self._exits.watches
@@ -192,22 +211,12 @@ class ShimDriver:
             raise self._meant(target.id, "start", error) from error
 
     async def kill(self, target: Target, signal: int, *, everything: bool = False) -> None:
-        """Where the node sees the processes no shim is asked; Internal names those that do not go.
-
-        A shim that refuses SIGKILL to everything, or does not answer, is ended, with all that it serves.
-        """
-        if self._family.host_processes and everything and target.cgroup:
-            await self._kill_cgroup(target, signal)
-        elif self._family.host_processes and not everything and target.process is not None:
-            process.signal(target.process, signal)
-        elif everything and signal == SIGKILL:
-            await self._kills.with_shim(target)
-        else:
-            await self._kills.by_shim(target, signal, everything=everything)
+        """See `Kills.kill`."""
+        await self._kills.kill(target, signal, everything=everything)
 
     async def delete(self, target: Target) -> None:
-        """Goes on where a part fails, so that as little as possible stays, and raises the first failure."""
-        await to_the_end(self._delete(target))
+        """See `Deletions.delete`."""
+        await to_the_end(self._deletions.delete(target))
 
     async def observe(self, target: Target) -> Observed:
         """What the shim says; without a shim nothing of the container can live that anybody supervises."""
@@ -333,7 +342,7 @@ class ShimDriver:
             raise Absent(f"handler {self.handler}: container {target.id} has no shim, or it is dead")
         return shim
 
-    async def _settle(self, target: Target) -> bool:
+    async def _settle(self, target: Target, ended: Ended | None) -> bool:
         """Bring the last output in and ask the cgroup, before anything of it goes."""
         if self._family.host_processes and target.cgroup:
             # Where the pid namespace is shared the death of the first process takes nothing with it.
@@ -345,7 +354,9 @@ class ShimDriver:
             log.warning("the output of an ended container does not end", extra={"container": target.id})
         if self._publishes:
             try:
-                if await self._keeper.oom(target.id):
+                # An event may come after the answer to Wait, and of a guest nothing else tells it.
+                feared = ended is not None and ended.code == 128 + SIGKILL and not self._family.host_processes
+                if await self._keeper.oom(target.id, wait=OOM_WAIT if feared else 0):
                     return True
             except CrispError as error:  # the cgroup may know it too
                 log.warning("events are not known", extra={"container": target.id, "error": str(error)})
@@ -383,98 +394,11 @@ class ShimDriver:
     async def _abandon(self, target: Target) -> None:
         """Remove what a failed create has left; its own failures are logged, for the first one is raised."""
         try:
-            await self._delete(target)
+            await self._deletions.delete(target)
         except CrispError as error:
             log.warning(
                 "what a failed create left is not removed",
                 extra={"container": target.id, "error": str(error)},
-            )
-
-    async def _delete(self, target: Target) -> None:
-        failures: list[CrispError] = []
-
-        async def attempt(part: Callable[[Target], Awaitable[T]]) -> T | None:
-            try:
-                return await part(target)
-            except CrispError as error:
-                failures.append(error)
-                return None
-
-        await attempt(self._kill_rest)
-        if not await attempt(self._delete_from_shim):  # the shim's directory is needed for another attempt
-            raise failures[0]
-        if await attempt(self._shims.release) and not self._family.host_processes:
-            for failure in failures:  # with the shim and what its program removed this is over
-                log.warning("a shim was ended", extra={"container": target.id, "error": str(failure)})
-            failures.clear()
-        await attempt(self._remove_rest)
-        if failures:
-            raise failures[0]
-
-    async def _kill_rest(self, target: Target) -> None:
-        """Kill what lives, and let the listener hear of it while the cgroup's counters are still there."""
-        if self._family.host_processes:
-            if target.cgroup:
-                await self._kill_cgroup(target, SIGKILL)
-            elif target.process is not None and process.signal(target.process, SIGKILL):
-                await process.wait_gone(target.process, self._kill_time)
-        else:
-            await self._kills.by_shim(target, SIGKILL, everything=True)
-        await self._exits.ended(target.id, timeout=self._kill_time)
-        self._exits.forget(target.id)
-
-    async def _delete_from_shim(self, target: Target) -> bool:
-        """What the shim does not delete its program removes once the shim has ended: see `Shims.leave`."""
-        shim = await self._shims.find(target)
-        if shim is None:
-            await self._shims.clean_up(target)
-            return True
-        try:
-            await self._end_is_known(target, shim)
-            await shim.task.delete(target.id)
-        except Absent:
-            return True
-        except ConnectionLost:
-            await self._shims.clean_up(target)
-        except CrispError as error:
-            log.warning("a shim deletes nothing", extra={"container": target.id, "error": str(error)})
-            await self._shims.leave(target)
-        return True
-
-    async def _end_is_known(self, target: Target, shim: Shim) -> None:
-        """The kernel may know of the end before the shim does, which deletes nothing that runs."""
-        try:
-            async with asyncio.timeout(self._kill_time):
-                await shim.task.wait(target.id)
-        except (Absent, ConnectionLost):
-            raise
-        except (CrispError, TimeoutError) as error:
-            log.warning("a shim tells no end", extra={"container": target.id, "error": str(error)})
-
-    async def _remove_rest(self, target: Target) -> None:
-        await self._keeper.remove(target.id)
-
-        def remove() -> None:
-            files.remove_tree(self._fifos / target.id)
-            for pattern in self._family.leavings:
-                for path in target.directory.glob(pattern):
-                    files.remove_tree(path)
-            if target.cgroup:
-                self._cgroups.remove(target.cgroup)
-
-        try:
-            await self._blocking(remove)
-        except OSError as error:
-            raise Internal(f"container {target.id}: removing {error.filename}: {error.strerror}") from error
-
-    async def _kill_cgroup(self, target: Target, number: int) -> None:
-        left = await self._cgroups.kill_everything(
-            target.cgroup, timeout=self._kill_time, number=number, first=target.process
-        )
-        if left:
-            raise Internal(
-                f"container {target.id}: processes {', '.join(map(str, left))} of cgroup {target.cgroup} "
-                f"did not end within {self._kill_time:g} s of SIGKILL; they hang in the kernel"
             )
 
     async def _apply_limits(self, target: Target, resources: Mapping[str, Any]) -> None:

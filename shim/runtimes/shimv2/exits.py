@@ -26,10 +26,14 @@ log = logging.getLogger(__name__)
 DRAIN: Final = 5.0
 """Seconds for the last output to come into the log after everything in the container is dead."""
 
+OOM_WAIT: Final = 0.5
+"""Seconds that a shim's word of a kill for want of memory may come after its word of the end."""
+
 
 class _Watch:
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.heard = asyncio.Event()
         self.told = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -48,7 +52,7 @@ class ExitWatch:
         listener: ExitListener,
         find: Callable[[Target], Awaitable[Shim | None]],
         clean_up: Callable[[Target], Awaitable[Ended | None]],
-        settle: Callable[[Target], Awaitable[bool]],
+        settle: Callable[[Target, Ended | None], Awaitable[bool]],
     ) -> None:
         self._listener = listener
         self._find = find
@@ -69,19 +73,18 @@ class ExitWatch:
     async def ended(self, container: ContainerId, *, timeout: float) -> bool:  # noqa: ASYNC109 - the answer tells
         """Wait until the listener was told of this container's end; True too for one that is not watched."""
         watch = self._watches.get(container)
-        if watch is None:
-            return True
-        try:
-            async with asyncio.timeout(timeout):
-                await watch.told.wait()
-        except TimeoutError:
-            return False
-        return True
+        return watch is None or await _set(watch.told, timeout)
+
+    async def heard(self, container: ContainerId, *, timeout: float) -> bool:  # noqa: ASYNC109 - the answer tells
+        """The same for the shim's own word, or its death: what comes after it is not waited for."""
+        watch = self._watches.get(container)
+        return watch is None or await _set(watch.heard, timeout)
 
     def forget(self, container: ContainerId) -> None:
         """Stop watching without telling the listener."""
         watch = self._watches.pop(container, None)
         if watch is not None:
+            watch.heard.set()
             watch.told.set()
             if watch.task is not None:
                 watch.task.cancel()
@@ -96,7 +99,7 @@ class ExitWatch:
         """The end of a container whose process is dead, with everything that is still to be had of it."""
         finished = ended.at if ended is not None and ended.at else time.time_ns()
         try:
-            oom = await self._settle(target)
+            oom = await self._settle(target, ended)
         except CrispError as error:
             log.error("an exit is not settled", extra={"container": target.id, "error": str(error)})
             oom = False
@@ -105,6 +108,7 @@ class ExitWatch:
     async def _follow(self, watch: _Watch, shim: Shim) -> None:
         target = watch.target
         ended, told_by = await self._wait(target, shim)
+        watch.heard.set()
         exit_ = await self.conclude(target, ended)
         if ended is not None and told_by is not None and await _tells(told_by, target, ended):
             # The kills for want of memory are in the cgroup alone, which may be gone by then.
@@ -145,6 +149,15 @@ class ExitWatch:
         except CrispError as error:
             log.warning("a shim is not reached again", extra={"container": target.id, "error": str(error)})
             return None
+
+
+async def _set(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def exit_of(ended: Ended | None) -> Exit | None:

@@ -150,7 +150,7 @@ class Shims:
         """Kill the container's shim, which may serve others too; what it leaves is `clean_up`'s."""
         key = await self._key_of(target)
         if key is not None:
-            await processtree.kill_all(lambda: self._processes(key), io=self._io, timeout=_KILL_TIME)
+            await self._kill(key)
 
     async def release(self, target: Target) -> bool:
         """Forget a container, and end the shim when nobody else depends on it; whether it was ended.
@@ -230,8 +230,10 @@ class Shims:
         try:
             await self._know(shim)
         except CrispError as error:
-            log.warning("a shim does not answer", extra={"shim": key, "error": str(error)})
+            # Taken for dead from here on, it must be: its program's `delete` removes what it serves.
+            log.warning("a shim that does not answer is ended", extra={"shim": key, "error": str(error)})
             shim.client.close()
+            await self._kill(key)
             return None
         await self._read_log(key)
         self._shims[key] = shim
@@ -374,12 +376,15 @@ class Shims:
                     await shim.task.shutdown(key)
             shim.client.close()
         if shim is None or shim.process is None or not await process.wait_gone(shim.process, _SHUTDOWN_TIME):
-            await processtree.kill_all(lambda: self._processes(key), io=self._io, timeout=_KILL_TIME)
+            await self._kill(key)
         undeleted = self._settings.directory / key / _UNDELETED
         for name in await self._blocking(lambda: _names(undeleted)):
             await self._run_delete(name, undeleted / name)
         await self._keeper.remove(f"shim-{key}")
         await self._blocking(lambda: self._remove(key, document))
+
+    async def _kill(self, key: str) -> None:
+        await processtree.kill_all(lambda: self._processes(key), io=self._io, timeout=_KILL_TIME)
 
     def _processes(self, key: str) -> list[ProcessRef]:
         """What was started as this shim and lives, whether or not its start was answered."""

@@ -154,7 +154,7 @@ def test_a_shim_that_does_not_kill_ends_with_all_that_it_serves(
                     await driver.delete(each)
                 assert list((rig.base / f"run/shims/{name}").iterdir()) == []
                 assert list((rig.base / "run/fifos").iterdir()) == []
-        (told,) = [record for record in caplog.records if "does not kill" in record.message]
+        (told,) = [record for record in caplog.records if "does not end" in record.message]
         assert ("all containers of its pod" in told.message) == shared
         assert re.search(f"handler {name}: .*({TOLD[act]})", str(told.__dict__["error"]))
 
@@ -202,6 +202,18 @@ def test_a_delete_of_a_dead_shim_that_fails_is_told_and_can_be_repeated(play: Pl
             assert (await driver.observe(replace(target, process=None))).status is Status.ABSENT
 
     play(story)
+
+
+def test_a_kill_for_want_of_memory_that_is_told_after_the_end_is_not_lost(play: Play) -> None:
+    async def story(rig: Rig) -> None:
+        with failing(rig, {"oom": Plan(act="late", seconds=0.1)}):
+            async with rig.driver() as driver:
+                fills = "a=xxxxxxxxxxxxxxxx; while :; do a=$a$a; done"
+                target = await rig.run(driver, "sh", "-c", fills, memory=16 << 20)
+                ended = await rig.ended(target)
+                assert (ended.code, ended.oom_killed) == (137, True)
+
+    play(story, real="kata-go")
 
 
 def test_options_that_a_shim_refuses_are_told_in_its_words(play: Play) -> None:

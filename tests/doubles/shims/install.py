@@ -22,6 +22,7 @@ class Plan:
     (half an answer, then as "drop"), "long" (an answer over the limit), "alien" (a frame of no known type),
     "stray" (answers to calls that nobody made, before the answer), "swap" (answered after the next call).
     `after` first does what the verb is for. `times` is how often, 0 for always.
+    A plan of "oom" is no failure: what the kernel killed for want of memory is told `seconds` after the end.
     """
 
     act: str

@@ -196,6 +196,7 @@ async def serve(
         children=Children(),
         publisher=events.Publisher(events_at, ways.events, flags.of("namespace")),
         stop=stopped.set,
+        oom_delay=plans["oom"].seconds if "oom" in plans else 0.0,
     )
     server = Server(tasks.methods(), plans, calls=Path(told["calls"]))
     serving = await asyncio.start_unix_server(server.serve, sock=listener)

@@ -1,7 +1,7 @@
 """The Task service of a shim that is not there, over processes that are.
 
 One object holds the containers and execs of one shim. What it refuses it refuses with the words and codes of
-the shims; those of containerd-shim-runc-v2 are compared with the real one's.
+the shims (`refusals.py`).
 """
 
 from __future__ import annotations
@@ -21,26 +21,11 @@ from typing import Any, TypeVar
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
-from shim.runtimes.shimv2.proto import (
-    cgroup1_pb2,
-    cgroup2_pb2,
-    process_pb2,
-    runc_options_pb2,
-    runtime_options_pb2,
-    task_events_pb2,
-    task_pb2,
-)
-from tests.doubles.shims import sandbox
+from shim.runtimes.shimv2.proto import process_pb2, runc_options_pb2, task_events_pb2, task_pb2
+from tests.doubles.shims import counters, guest, refusals, sandbox
 from tests.doubles.shims.below import Children, Failed, Runtime
 from tests.doubles.shims.events import Publisher
-from tests.doubles.shims.serving import (
-    EXISTS,
-    INVALID,
-    NOT_FOUND,
-    PRECONDITION,
-    UNKNOWN,
-    Refused,
-)
+from tests.doubles.shims.serving import EXISTS, NOT_FOUND, PRECONDITION, UNKNOWN, Refused
 from tests.doubles.shims.streams import Streams
 from tests.doubles.shims.ways import Ways
 
@@ -69,7 +54,9 @@ class Process:
 
 
 class Tasks:
-    """`stop` ends the shim. `state` is a directory shared by all shims of the double."""
+    """`stop` ends the shim. `state` is a directory shared by all shims of the double. A kill for want of
+    memory is told `oom_delay` seconds after the end, else before it.
+    """
 
     def __init__(
         self,
@@ -81,6 +68,7 @@ class Tasks:
         children: Children,
         publisher: Publisher,
         stop: Callable[[], None],
+        oom_delay: float = 0.0,
     ) -> None:
         self._ways = ways
         self._id = id_
@@ -89,6 +77,7 @@ class Tasks:
         self._children = children
         self._publisher = publisher
         self._stop = stop
+        self._oom_delay = oom_delay
         self._containers: dict[str, Process] = {}
         self._execs: dict[tuple[str, str], Process] = {}
         self._runtimes: dict[str, Runtime] = {}
@@ -130,9 +119,9 @@ class Tasks:
         if request.id in self._containers:
             if self._ways.runc:  # it asks the runtime, which then knows
                 words = "runc create failed: container with given ID already exists"
-                raise Refused(UNKNOWN, self._words("create", words))
+                raise Refused(UNKNOWN, refusals.words(self._ways, "create", words))
             raise Refused(EXISTS, f"container {request.id}: already exists")
-        self._check_options(request)
+        refusals.check_options(self._ways, request)
         bundle = Path(request.bundle)
         config: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())
         kind, of = sandbox.kind_of(config)
@@ -141,7 +130,7 @@ class Tasks:
         try:
             if self._ways.guest:
                 await self._enter_machine(request.id, kind, of)
-                bundle = self._guest_bundle(place, config, request)
+                bundle = guest.bundle(self._ways, place, config, request)
             (place / "root").write_text(str(self._root(request)))
             process = Process(
                 id=request.id,
@@ -317,7 +306,7 @@ class Tasks:
 
     async def stats(self, request: task_pb2.StatsRequest) -> Message:
         process = self._find(request.id, "")
-        version, metrics = await asyncio.to_thread(_usage, process.pid)
+        version, metrics = await asyncio.to_thread(counters.usage, process.pid)
         answer = task_pb2.StatsResponse()
         answer.stats.type_url = STATS[version]
         answer.stats.value = metrics.SerializeToString()
@@ -355,21 +344,6 @@ class Tasks:
     def _told(self, process: Process) -> int:
         return self._machine if self._ways.guest else process.pid
 
-    def _check_options(self, request: task_pb2.CreateTaskRequest) -> None:
-        given, wanted = request.options.type_url, self._ways.options
-        if not given:
-            return
-        if given != wanted:
-            if self._ways.runc:
-                raise Refused(UNKNOWN, f"type with url {given}: not found")
-            raise Refused(INVALID, f'unsupported option type "{given}"')
-        if wanted == "runtimeoptions.v1.Options":
-            options = runtime_options_pb2.Options.FromString(request.options.value)
-            if self._ways.options_type and options.type_url != self._ways.options_type:
-                raise Refused(INVALID, f'unsupported option type "{options.type_url}"')
-            if options.config_path and not Path(options.config_path).exists():
-                raise Refused(UNKNOWN, f"stat {options.config_path}: no such file or directory")
-
     def _root(self, request: task_pb2.CreateTaskRequest) -> Path:
         program, root = self._program, self._state / "root"
         if request.options.type_url == "containerd.runc.v1.Options":
@@ -401,20 +375,6 @@ class Tasks:
             if process.pid and process.status != process_pb2.STOPPED:
                 os.kill(process.pid, signal.SIGKILL)
 
-    def _guest_bundle(self, place: Path, config: dict[str, Any], request: task_pb2.CreateTaskRequest) -> Path:
-        """What the guest makes of a bundle: a group that the node does not know, a root file system."""
-        bundle = place / "bundle"
-        bundle.mkdir()
-        if self._ways.block:
-            _mount_block(request, bundle / "rootfs")
-            config["root"]["path"] = str(bundle / "rootfs")
-        else:
-            config["root"]["path"] = str(Path(request.bundle) / config["root"]["path"])
-        group = Path(config["linux"].get("cgroupsPath") or f"/{request.id}")
-        config["linux"]["cgroupsPath"] = str(group.parent / "guest" / group.name)
-        (bundle / "config.json").write_text(json.dumps(config))
-        return bundle
-
     def _leave(self, id_: str) -> None:
         self._runtimes.pop(id_, None)
         rootfs = self._state / id_ / "bundle/rootfs"
@@ -430,7 +390,7 @@ class Tasks:
         try:
             await self._runtimes[id_].call(*words)
         except Failed as error:
-            raise Refused(UNKNOWN, self._words(words[0], str(error))) from error
+            raise Refused(UNKNOWN, refusals.words(self._ways, words[0], str(error))) from error
 
     async def _run_with_streams(self, process: Process, place: Path, *words: str) -> None:
         streams = process.streams
@@ -442,21 +402,9 @@ class Tasks:
             await asyncio.to_thread(streams.started)
         except (Failed, OSError) as error:
             streams.close()
-            raise Refused(UNKNOWN, self._words(words[0], str(error))) from error
+            raise Refused(UNKNOWN, refusals.words(self._ways, words[0], str(error))) from error
         pid_file = words[words.index("--pid-file") + 1]
         process.pid = int(Path(pid_file).read_text())
-
-    def _words(self, verb: str, words: str) -> str:
-        """What the shim makes of the runtime's words."""
-        if self._ways.program.startswith("containerd-shim-kata"):
-            missing = re.search(r"executable file `(.*)` not found", words)
-            if missing is not None:
-                words = f"the file {missing[1]} was not found\n\nStack backtrace:\n   0: <unknown>"
-            return f"rpc error: code = Internal desc = {words}"
-        if self._ways.runc:
-            stage = {"create": "OCI runtime create failed", "exec": "OCI runtime exec failed"}
-            return f"{stage.get(verb, f'OCI runtime {verb} failed')}: {words}"
-        return words
 
     def _follow(self, process: Process) -> None:
         made = asyncio.get_running_loop().create_task(self._to_its_end(process))
@@ -464,14 +412,18 @@ class Tasks:
         made.add_done_callback(self._following.discard)
 
     async def _to_its_end(self, process: Process) -> None:
-        kills = None if process.exec_id else _oom_file(process.pid)
+        kills = None if process.exec_id else counters.kills_file(process.pid)
         process.code, process.at = await self._children.end(process.pid)
         process.status = process_pb2.STOPPED
-        if kills is not None and re.search(r"^oom_kill [1-9]", kills.read_text(), re.MULTILINE):
+        oom = kills is not None and re.search(r"^oom_kill [1-9]", kills.read_text(), re.MULTILINE)
+        if oom and not self._oom_delay:
             await self._tell("oom", process.id)
         if not process.exec_id and self._sandbox == process.id:
             sandbox.end(self._state, process.id)
         process.done.set()
+        if oom and self._oom_delay:
+            await asyncio.sleep(self._oom_delay)
+            await self._tell("oom", process.id)
         ended = task_events_pb2.TaskExit(
             container_id=process.id,
             id=process.exec_id or process.id,
@@ -484,74 +436,3 @@ class Tasks:
 
 def _word(process: Process) -> str:
     return process_pb2.Status.Name(process.status).lower()  # type: ignore[arg-type]
-
-
-def _mount_block(request: task_pb2.CreateTaskRequest, place: Path) -> None:
-    """Firecracker has no shared file system: the root file system is a disk."""
-    mounts = list(request.rootfs)
-    if (
-        len(mounts) != 1
-        or mounts[0].type not in ("ext4", "xfs")
-        or not Path(mounts[0].source).is_block_device()
-    ):
-        raise Refused(
-            UNKNOWN, "rpc error: code = Internal desc = the hypervisor has no shared file system: "
-            f"one mount of a block device is wanted as root file system, not {len(mounts)} mounts"
-        )  # fmt: skip
-    place.mkdir()
-    options = ",".join(mounts[0].options) or "rw"
-    done = subprocess.run(
-        ["mount", "-t", mounts[0].type, "-o", options, mounts[0].source, place],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        raise Refused(UNKNOWN, f"mounting the disk: {done.stderr.decode()}")
-
-
-def _groups(pid: int) -> dict[str, Path]:
-    """The directories of a process' cgroups by controller; "" is version 2's."""
-    places = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
-        type_, _, options = right.split(" ", 2)
-        if type_ == "cgroup2":
-            places[""] = Path(left.split(" ")[4])
-        elif type_ == "cgroup":
-            places.update({name: Path(left.split(" ")[4]) for name in options.split(" ")[-1].split(",")})
-    found = {}
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, names, path = line.split(":", 2)
-        for name in names.split(","):
-            if name in places:
-                found[name] = places[name] / path.lstrip("/")
-    return found
-
-
-def _oom_file(pid: int) -> Path | None:
-    """Where the kernel counts kills for want of memory; open as long as the group is there."""
-    try:
-        groups = _groups(pid)
-    except OSError:
-        return None
-    file = (
-        groups["memory"] / "memory.oom_control"
-        if "memory" in groups
-        else groups.get("", Path()) / "memory.events"
-    )
-    return file if file.exists() else None
-
-
-def _usage(pid: int) -> tuple[int, Message]:
-    groups = _groups(pid)
-    if "memory" not in groups:
-        metrics = cgroup2_pb2.Metrics()
-        metrics.memory.usage = int((groups[""] / "memory.current").read_text())
-        metrics.pids.current = int((groups[""] / "pids.current").read_text())
-        return 2, metrics
-    old = cgroup1_pb2.Metrics()
-    old.memory.usage.usage = int((groups["memory"] / "memory.usage_in_bytes").read_text())
-    old.cpu.usage.total = int((groups["cpuacct"] / "cpuacct.usage").read_text())
-    if "pids" in groups:
-        old.pids.current = int((groups["pids"] / "pids.current").read_text())
-    return 1, old
