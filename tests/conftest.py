@@ -42,7 +42,7 @@ Both are multiplied by the machine's patience."""
 hypothesis.settings.register_profile("house", deadline=None)
 hypothesis.settings.load_profile("house")
 
-os.environ["PYTHONASYNCIODEBUG"] = "1"  # read whenever an event loop is made
+os.environ["PYTHONASYNCIODEBUG"] = machine.ASYNCIO_DEBUG  # read whenever an event loop is made
 os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{machine.SYSTEM_PATH}"
 
 _FORBIDDEN = frozenset(

@@ -15,6 +15,7 @@ from tests import calls, figures
 from tests.conformance import critest
 from tests.daemon import Daemon, running
 from tests.images.registry import Registry
+from tests.machine import PATIENCE
 from tests.parts.build import program
 
 LEAST_PASSES = {"runc": 101, "crun": 97, "runc-new": 107, "shim-runc-v2": 101}
@@ -104,7 +105,7 @@ def overrides(handler: str) -> dict[str, dict[str, Any]]:
 
 def conditions(daemon: Daemon, handler: str) -> list[str]:
     """The beginnings of specs that may skip themselves here, because what they need is not there."""
-    status: Any = daemon.runtime().Status(cri_pb2.StatusRequest(), timeout=10)
+    status: Any = daemon.runtime().Status(cri_pb2.StatusRequest(), timeout=10 * PATIENCE)
     features = next(entry.features for entry in status.runtime_handlers if entry.name == handler)
     apparmor = Path("/sys/module/apparmor/parameters/enabled")
     holds = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -57,6 +58,7 @@ def main() -> int:
     )
     parser.add_argument("--results", type=Path, help="where log, report and journal go")
     options, words = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, _interrupt)
     results = (options.results or cache() / "node-results").absolute()
     job = options.shell or script(words)
     built = {PACKAGES: packages()} if options.packages else {}
@@ -64,6 +66,11 @@ def main() -> int:
         outcome = vm.run(image(), job, results, trees=trees(options.part) | built, limit=options.limit)
     print(f"status {outcome.status} after {outcome.seconds:.0f} s; {results}", flush=True)
     return 1 if outcome.status is None else outcome.status
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """A run that is ended from outside takes its scratch files away too."""
+    raise KeyboardInterrupt(f"signal {number}")
 
 
 class _Followed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,31 @@ def test_the_quota_of_a_container_can_end(client: Client, handler: str) -> None:
 
     assert kernel(client, container)["quota"] == "-1"
     assert client.status(container).status.resources.linux.cpu_quota == -1
+
+
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+def test_a_reload_of_systemd_changes_no_limit(client: Client, handler: str) -> None:
+    """systemd writes a scope's files anew from what it was told: by whoever changed them, or not at all."""
+    if not client.daemon.systemd_cgroups():
+        pytest.skip("only where systemd makes the cgroups: tests/node/run.sh")
+    begin = {**BEGIN, "unified": {"memory.high": str(60 * M)}}
+    container = client.run(client.run_pod(handler=handler), **begin)
+    high = cgroup_file(client.pid(container), "", "memory.high")
+
+    def seen() -> tuple[dict[str, str], int]:
+        return kernel(client, container), int(high.read_text())
+
+    assert seen()[1] == 60 * M
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    assert seen()[1] == 60 * M
+    update(client, container, cpu_quota=50_000, memory_limit_in_bytes=128 * M)
+    update(client, container, unified={"memory.high": str(100 * M)})
+    before = seen()
+    assert (before[0]["quota"], before[0]["memory"], before[1]) == ("50000", str(128 * M), 100 * M)
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    assert seen() == before
+    # No machine has that processor.
+    refused(client, container, cpu_shares=77, cpu_quota=33_000, cpuset_cpus="4095")
+    assert seen() == before
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    assert seen() == before
