@@ -122,6 +122,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="all: static pods also under the older kubelets of tests/parts/table.py, which are built first",
     )
     parser.addoption(
+        "--node",
+        action="store_true",
+        help="run a subset in the virtual machine too, with systemd and cgroup version 2: some minutes",
+    )
+    parser.addoption(
         "--walk-stride",
         type=int,
         default=11,

@@ -27,7 +27,7 @@ EMULATED = 8.0
 """The patience of an emulated machine (tests/node): what takes 1 s takes 4 s to 8 s."""
 
 ASYNCIO_DEBUG = "" if PATIENCE >= EMULATED else "1"
-"""PYTHONASYNCIODEBUG of tests and daemons: on, but where keeping every call's stack takes most of the time."""
+"""PYTHONASYNCIODEBUG of tests and daemons: on, but where keeping all calls' stacks takes most of the time."""
 
 LOCK_LIMIT = 900.0  # seconds; longer than a test of another run may take
 

@@ -160,7 +160,9 @@ class Kubelet:
             self._tls = ssl.create_default_context()
             self._tls.check_hostname = False
             self._tls.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(self.address, self.port, timeout=ASK_LIMIT, context=self._tls)
+        connection = http.client.HTTPSConnection(
+            self.address, self.port, timeout=ASK_LIMIT, context=self._tls
+        )
         with contextlib.closing(connection):
             connection.request(method, path)
             response = connection.getresponse()
