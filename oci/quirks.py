@@ -48,6 +48,7 @@ class Quirks:
     options: tuple[str, ...] = ()  # before every verb; the handler's own come after them
     systemd_cgroup: bool = True  # knows --systemd-cgroup
     takes_no_quota: bool = True  # update sets a CPU quota of -1 on cgroup version 1
+    swap_by_name: bool = False  # memory.swap is left out where `unified` has memory.swap.max
     keeps_network: bool = True  # processes in the pod's network namespace reach the containers' ports
     root_mounts: tuple[str, ...] = ()  # what it leaves mounted in its root, of no container
     host_network_options: tuple[str, ...] = ()  # of create, for a pod on the host's network
@@ -85,6 +86,11 @@ ROWS: tuple[Row, ...] = (
         sets={"takes_no_quota": False},
         why="crun 1.8.1 writes -1 as an unsigned number, which the kernel refuses (ERANGE); its update keeps"
         " nothing, so that the file can be written beside it",
+    ),
+    Row(
+        runtime="crun",
+        sets={"swap_by_name": True},
+        why="crun 1.21 tells systemd the sum of memory and swap as the swap, in force from the next change",
     ),
     Row(
         runtime="crun",
@@ -213,6 +219,8 @@ def fitted(config: Mapping[str, Any], quirks: Quirks, *, cgroup_version: int) ->
     for path, words in quirks.words.items():
         if (word := words.get(str(_member(made, path)))) is not None:
             made = _with(made, path.split("."), word)
+    if quirks.swap_by_name and "memory.swap.max" in (_member(made, "linux.resources.unified") or ()):
+        made = _without(made, ["linux", "resources", "memory", "swap"])
     if quirks.joins_pids_without and cgroup_version == 1 and _joins_pids(config):
         mounts = [m for m in config.get("mounts", ()) if m.get("type") not in quirks.joins_pids_without]
         made = {**made, "mounts": mounts}
@@ -225,6 +233,13 @@ def fitted(config: Mapping[str, Any], quirks: Quirks, *, cgroup_version: int) ->
 def fitted_process(process: Mapping[str, Any], quirks: Quirks) -> Mapping[str, Any]:
     """The same for the process object of an exec."""
     made = fitted({"process": process}, quirks, cgroup_version=2)["process"]
+    assert isinstance(made, Mapping)
+    return made
+
+
+def fitted_limits(limits: Mapping[str, Any], quirks: Quirks) -> Mapping[str, Any]:
+    """The same for the linux.resources object of an update."""
+    made = fitted({"linux": {"resources": limits}}, quirks, cgroup_version=2)["linux"]["resources"]
     assert isinstance(made, Mapping)
     return made
 

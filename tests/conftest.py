@@ -42,7 +42,7 @@ Both are multiplied by the machine's patience."""
 hypothesis.settings.register_profile("house", deadline=None)
 hypothesis.settings.load_profile("house")
 
-os.environ["PYTHONASYNCIODEBUG"] = "1"  # read whenever an event loop is made
+os.environ["PYTHONASYNCIODEBUG"] = machine.ASYNCIO_DEBUG  # read whenever an event loop is made
 os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{machine.SYSTEM_PATH}"
 
 _FORBIDDEN = frozenset(
@@ -120,6 +120,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("newest", "all"),
         default="newest",
         help="all: static pods also under the older kubelets of tests/parts/table.py, which are built first",
+    )
+    parser.addoption(
+        "--node",
+        action="store_true",
+        help="run a subset in the virtual machine too, with systemd and cgroup version 2: some minutes",
     )
     parser.addoption(
         "--walk-stride",

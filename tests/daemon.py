@@ -357,7 +357,7 @@ def running(
     daemon = Daemon(
         directory=Path(tempfile.mkdtemp(prefix="crisp-")),
         overrides=overrides or {},
-        environment={"PYTHONASYNCIODEBUG": "1"} if environment is None else environment,
+        environment={"PYTHONASYNCIODEBUG": machine.ASYNCIO_DEBUG} if environment is None else environment,
     )
     daemon.directory.chmod(0o755)
     try:

@@ -26,6 +26,9 @@ PATIENCE = float(os.environ.get("CRISP_TESTS_PATIENCE", "1"))
 EMULATED = 8.0
 """The patience of an emulated machine (tests/node): what takes 1 s takes 4 s to 8 s."""
 
+ASYNCIO_DEBUG = "" if PATIENCE >= EMULATED else "1"
+"""PYTHONASYNCIODEBUG of tests and daemons: on, but where keeping all calls' stacks takes most of the time."""
+
 LOCK_LIMIT = 900.0  # seconds; longer than a test of another run may take
 
 

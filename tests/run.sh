@@ -12,6 +12,8 @@ mkdir -p "$cache"
 
 # The product as it is installed, with the Debian packages of product and tests.
 packages=$(sed -e 's/#.*//' -e '/^ *$/d' -e 's/^/--package /' tests/parts/debian.txt)
+node=no
+case " $* " in *" --node "*) node=yes packages="$packages --package debootstrap --package qemu-system-x86" ;; esac
 # shellcheck disable=SC2086 # a list of options
 deploy/install.sh --prefix "$cache/product" --no-commands $packages
 
@@ -28,6 +30,9 @@ fi
 # Go programs take a minute or two when they are not in the cache; before the tests, whose time is limited.
 echo "building the parts that Debian does not have, if they are not in $cache"
 "$venv/bin/python" -m tests.parts.build cri-tools containerd etcd kube-apiserver kubeadm kubectl kubelet runc runsc youki
+
+# The virtual machine's image takes minutes and the network when it is not in the cache.
+[ "$node" = no ] || "$venv/bin/python" -m tests.node.image >/dev/null
 
 # Hundreds of daemons and commands are started from this tree: their bytecode is made once.
 "$venv/bin/python" -m compileall -q api benchmarks cli config oci shim tests

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from oci.bundle.inputs import BundleInputs, SandboxInitInputs
+from oci.cgroup import CgroupPlace
 from oci.errors import BadInput
 from oci.workload import PodId, PodSpec, Resources
 
 _CONTAINERD = "io.kubernetes.cri"
 _CRIO = "io.kubernetes.cri-o"
+_CRUN_SUBGROUP = "run.oci.systemd.subgroup"  # crun(1)
 _MOST_BYTES = 256 * 1024  # Kubernetes' own bound on all annotations of an object
 
 
@@ -26,6 +28,7 @@ def container_annotations(inputs: BundleInputs) -> dict[str, str]:
         f"{_CONTAINERD}.container-name": name,
         f"{_CONTAINERD}.image-name": inputs.image_name,
         f"{_CRIO}.ContainerName": name,
+        **_in_its_scope(inputs.cgroup),
     }
     return {
         **allowed(inputs.pod.annotations, inputs.handler.annotations, "sandbox_config.annotations"),
@@ -41,8 +44,17 @@ def init_annotations(inputs: SandboxInitInputs) -> dict[str, str]:
         f"{_CONTAINERD}.sandbox-log-directory": inputs.pod.log_directory,
         f"{_CRIO}.ContainerName": "POD",
         **_sizes(inputs.pod.resources or Resources(), inputs.pod.overhead or Resources()),
+        **_in_its_scope(inputs.cgroup),
     }
     return {**allowed(inputs.pod.annotations, inputs.handler.annotations, "config.annotations"), **own}
+
+
+def _in_its_scope(place: CgroupPlace) -> dict[str, str]:
+    """Keep crun from a cgroup of its own below systemd's scope: execs get theirs beside the container's.
+
+    crun makes one called `container` on version 2 unless told, and looks there for an exec's group.
+    """
+    return {_CRUN_SUBGROUP: ""} if place.systemd else {}
 
 
 def _pod(pod_id: PodId, pod: PodSpec, *, kind: str) -> dict[str, str]:

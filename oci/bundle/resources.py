@@ -6,10 +6,11 @@ Runtimes translate these to version 2 themselves (shares to weight, memory+swap 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from oci.errors import BadInput, Unsupported
-from oci.facts import HostFacts
+from oci.facts import CgroupDriver, HostFacts
 from oci.workload import Resources
 
 _FIELD = "config.linux.resources"
@@ -39,8 +40,9 @@ def resources(
     notes += huge_notes
     if huge:
         made["hugepageLimits"] = huge
-    if asked.unified:
-        made["unified"] = _unified(asked, host, field)
+    unified = {**_swap_for_systemd(memory, host), **_unified(asked, host, field)}
+    if unified:
+        made["unified"] = unified
     if pids_limit > 0:
         if host.cgroup.has("pids"):
             made["pids"] = {"limit": pids_limit}
@@ -120,7 +122,21 @@ def _hugepages(asked: Resources, host: HostFacts, field: str) -> tuple[list[dict
     return made, notes
 
 
+def _swap_for_systemd(memory: Mapping[str, int], host: HostFacts) -> dict[str, str]:
+    """The swap limit under version 2's name, by which runtimes tell it to systemd, if that makes cgroups.
+
+    runc 1.1 only writes a limit of no swap into its file, and systemd takes it away with the next change of
+    anything in the cgroup.
+    """
+    if host.cgroup.version != 2 or host.cgroup.driver is not CgroupDriver.SYSTEMD or "swap" not in memory:
+        return {}
+    swap = memory["swap"]
+    return {"memory.swap.max": "max" if swap < 0 else str(swap - memory.get("limit", 0))}
+
+
 def _unified(asked: Resources, host: HostFacts, field: str) -> dict[str, str]:
+    if not asked.unified:
+        return {}
     if host.cgroup.version != 2:
         raise Unsupported(f"{field}.unified: this machine's controllers are on cgroup version 1")
     for key, value in asked.unified.items():

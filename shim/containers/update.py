@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from oci.bundle.resources import at_creation, resources
-from oci.errors import Internal, WrongState
+from oci.errors import CrispError, Internal, WrongState
+from oci.facts import CgroupDriver
 from oci.limits import difference, merged
 from oci.workload import ContainerId, Resources
 from shim import stats
@@ -20,6 +22,8 @@ from shim.lifecycle.undo import to_the_end
 from shim.node import Node
 from shim.records import ContainerRecord, ContainerState
 from shim.threads import in_thread
+
+log = logging.getLogger(__name__)
 
 _FIELD = "linux"
 _NAMES = {
@@ -57,6 +61,7 @@ async def _update(node: Node, id_: ContainerId, change: Resources) -> None:
                 live, _ = resources(changed, node.host, field=_FIELD)
                 if live:
                     await _check_memory(node, record, wanted)
+                    undo.append(lambda: _remind_systemd(node, record, wanted))
                     undo.append(await _live(node, record, changed, live))
             path = node.paths.container(id_) / "config.json"
             before = await in_thread(_rewrite, path, whole)
@@ -80,6 +85,22 @@ async def _live(
         raise WrongState(
             f"{_FIELD} ({', '.join(asked)}): the kernel refuses, nothing is changed: {error.message}"
         ) from error
+
+
+async def _remind_systemd(node: Node, record: ContainerRecord, wanted: Resources) -> None:
+    """Tell systemd again what is in force: it keeps what was refused, for when anything changes next.
+
+    What had no limit before cannot be said.
+    """
+    if node.host.cgroup.version == 1 or node.host.cgroup.driver is not CgroupDriver.SYSTEMD:
+        return
+    before, _ = resources(difference(wanted, record.limits), node.host, field=_FIELD)
+    if not before:
+        return
+    try:
+        await node.driver_of(record).update(target(node.paths, record), before)
+    except CrispError as error:
+        log.warning("systemd is not told", extra={"container": record.id, "error": error.message})
 
 
 async def _check_memory(node: Node, record: ContainerRecord, wanted: Resources) -> None:

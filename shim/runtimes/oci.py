@@ -23,7 +23,7 @@ from oci.commandline import Phase, Runtime, RuntimeState
 from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, WrongState
 from oci.features import HandlerFeatures
 from oci.monitor import Monitor, resize_message
-from oci.quirks import fitted, fitted_process
+from oci.quirks import fitted, fitted_limits, fitted_process
 from oci.workload import PodId
 from shim import files, process
 from shim.cgroups import Cgroups, Hierarchies
@@ -127,9 +127,12 @@ class OciDriver:
         self._launches.fit = lambda process_: fitted_process(process_, handler.quirks)
         self._execs = Execs(self._launches, drain=exec_drain)
         self._verbs = Verbs(runtime=self._runtime, logs=run_dir / "logs", timeout=timeout, io=self._io)
-        apply, quota = self._verbs.update, handler.quirks.takes_no_quota
         self._limits = Limits(
-            handler=handler.name, apply=apply, hierarchies=hierarchies, io=self._io, takes_no_quota=quota
+            handler=handler.name,
+            apply=lambda target, change: self._verbs.update(target, fitted_limits(change, handler.quirks)),
+            hierarchies=hierarchies,
+            io=self._io,
+            takes_no_quota=handler.quirks.takes_no_quota,
         )
         self._arrivals: Arrivals | None = None
         self._opening = asyncio.Lock()

@@ -16,6 +16,7 @@ from tests.conformance import critest
 from tests.daemon import CALL_LIMIT, Daemon, running
 from tests.images import catalogue
 from tests.images.registry import Registry
+from tests.machine import PATIENCE
 from tests.parts.build import program
 
 LEAST_PASSES = {"runc": 101, "crun": 97, "runc-new": 107, "shim-runc-v2": 101}
@@ -130,7 +131,7 @@ def overrides(handler: str) -> dict[str, dict[str, Any]]:
 
 def conditions(daemon: Daemon, handler: str) -> list[str]:
     """The beginnings of specs that may skip themselves here, because what they need is not there."""
-    status: Any = daemon.runtime().Status(cri_pb2.StatusRequest(), timeout=10)
+    status: Any = daemon.runtime().Status(cri_pb2.StatusRequest(), timeout=10 * PATIENCE)
     features = next(entry.features for entry in status.runtime_handlers if entry.name == handler)
     apparmor = Path("/sys/module/apparmor/parameters/enabled")
     holds = {

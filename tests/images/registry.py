@@ -21,6 +21,7 @@ from typing import Any
 
 from tests.images import catalogue, layout
 from tests.images.layout import INDEX, blob_path
+from tests.machine import PATIENCE
 from tests.parts.build import cache
 
 HOSTS = ("registry.k8s.io", "k8s.gcr.io", "gcr.io", "docker.io", "registry.example")
@@ -52,7 +53,7 @@ class Registry:
     def push(self, top: Path, name: str, descriptor: dict[str, Any]) -> None:
         """Upload one image of a layout, with everything it consists of, under a full name with a tag."""
         repository, _, tag = name.partition("/")[2].rpartition(":")
-        connection = http.client.HTTPConnection(self.address, timeout=60)
+        connection = http.client.HTTPConnection(self.address, timeout=60 * PATIENCE)
         try:
             self._push_manifest(connection, top, repository, tag, descriptor)
         finally:
@@ -133,7 +134,7 @@ def _running(storage: Path) -> Iterator[Registry]:
         reader = threading.Thread(target=_read_log, args=(process, addresses), daemon=True)
         reader.start()
         try:
-            address = addresses.get(timeout=30)
+            address = addresses.get(timeout=30 * PATIENCE)
             if not address:
                 raise RuntimeError("docker-registry ended before it listened")
             yield Registry(address=address)

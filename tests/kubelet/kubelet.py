@@ -34,6 +34,7 @@ NODE = "testnode"  # kubelet appends it to the names of static pods
 READY_LIMIT = 60.0 * machine.PATIENCE  # seconds from the start of the process to a healthy answer
 POD_LIMIT = 90.0 * machine.PATIENCE  # seconds that a state of a pod is waited for
 STOP_LIMIT = 60.0 * machine.PATIENCE
+ASK_LIMIT = 30.0 * machine.PATIENCE  # seconds that an answer of kubelet's or crispd's may take
 LOOK_AGAIN = 0.1  # seconds; kubelet offers nothing to wait on
 
 
@@ -159,7 +160,9 @@ class Kubelet:
             self._tls = ssl.create_default_context()
             self._tls.check_hostname = False
             self._tls.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(self.address, self.port, timeout=30, context=self._tls)
+        connection = http.client.HTTPSConnection(
+            self.address, self.port, timeout=ASK_LIMIT, context=self._tls
+        )
         with contextlib.closing(connection):
             connection.request(method, path)
             response = connection.getresponse()
@@ -224,7 +227,7 @@ class Kubelet:
         """Whether the runtime says that a pod of that name, or any, is ready."""
         with grpc.insecure_channel(self.endpoint) as channel:
             runtime = cri_pb2_grpc.RuntimeServiceStub(channel)
-            listed: Any = runtime.ListPodSandbox(cri_pb2.ListPodSandboxRequest(), timeout=30)
+            listed: Any = runtime.ListPodSandbox(cri_pb2.ListPodSandboxRequest(), timeout=ASK_LIMIT)
         ready = {pod.metadata.name for pod in listed.items if pod.state == cri_pb2.SANDBOX_READY}
         return f"{name}-{NODE}" in ready if name else bool(ready)
 

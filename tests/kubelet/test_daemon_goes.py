@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests import leaks
-from tests.daemon import Daemon, running
+from tests.daemon import CALL_LIMIT, Daemon, running
 from tests.images.registry import Registry
 from tests.kubelet import kubelet
 from tests.kubelet.kubelet import POD_LIMIT, Kubelet
@@ -91,12 +91,16 @@ def test_a_pod_of_the_other_realm_is_let_alone(own_daemon: Daemon, pods: Kubelet
     config = cri_pb2.PodSandboxConfig(
         metadata=cri_pb2.PodSandboxMetadata(name="mine", namespace="default", uid="mine")
     )
-    mine = runtime.RunPodSandbox(cri_pb2.RunPodSandboxRequest(config=config), timeout=30).pod_sandbox_id
+    mine = runtime.RunPodSandbox(
+        cri_pb2.RunPodSandboxRequest(config=config), timeout=CALL_LIMIT
+    ).pod_sandbox_id
     # Longer than kubelet waits before it ends what it does not know.
     pods.apply(pod("later", sh("main", IDLE)))
     pods.until_ready("later")
     pods.withdraw("later")
     pods.until(lambda: not pods.runs("later"), "kubelet has ended what it was told to")
-    status = runtime.PodSandboxStatus(cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=mine), timeout=30)
+    status = runtime.PodSandboxStatus(
+        cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=mine), timeout=CALL_LIMIT
+    )
     assert status.status.state == cri_pb2.SANDBOX_READY
     assert "mine" not in pods.pods()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.kubelet.kubelet import NODE, Kubelet
 from tests.kubelet.manifests import IDLE, pod, sh
+from tests.machine import PATIENCE
 
 
 def test_a_pod_runs_with_its_name_address_environment_and_log(node: Kubelet) -> None:
@@ -162,7 +163,7 @@ def test_host_network_host_port_and_a_shared_pid_namespace(node: Kubelet) -> Non
         )
     )
     node.until_ready("ported", "hosted", "together")
-    with urllib.request.urlopen("http://127.0.0.1:18081/index.html", timeout=10) as page:
+    with urllib.request.urlopen("http://127.0.0.1:18081/index.html", timeout=10 * PATIENCE) as page:
         assert page.read() == b"from the pod\n"
     links = node.run("hosted", "main", "ip", "-o", "link")
     ours = Path("/proc/net/dev").read_text().splitlines()[2:]

@@ -8,39 +8,18 @@ directory, and ends with the job's status.
 from __future__ import annotations
 
 import argparse
-import shlex
+import signal
 import sys
 import threading
 from pathlib import Path
 
-from tests.machine import EMULATED
 from tests.node import vm
-from tests.node.image import TREE, image
+from tests.node.image import image
 from tests.node.package import packages
-from tests.parts.build import build, cache, directory
-from tests.parts.table import PARTS
+from tests.node.selection import script, trees
+from tests.parts.build import cache
 
-PARTS_INSIDE = ("cri-tools", "runc", "cni-plugins", "kubelet")
 PACKAGES = "var/cache/crisp-tests/packages"
-PYTEST = 'python -m pytest -p no:cacheprovider --junitxml="$NODE_RESULTS/junit.xml" {words}'
-
-
-def script(words: list[str]) -> str:
-    return f"export CRISP_TESTS_PATIENCE={EMULATED}\nexec {PYTEST.format(words=shlex.join(words))}\n"
-
-
-def trees(further: list[str]) -> dict[str, Path]:
-    """The tree as it stands, the usual parts that are in the cache, and `further` ones, built here."""
-    top = {f"crisp/{name}": TREE / name for name in SOURCES}
-    parts = [directory(name) for name in PARTS_INSIDE if name in PARTS and directory(name).exists()]
-    parts += [build(name) for name in further]
-    return top | {f"var/cache/crisp-tests/{path.name}": path for path in parts}
-
-
-SOURCES = (
-    "api", "benchmarks", "cli", "config", "deploy", "docs", "oci", "shim", "tests",
-    "pyproject.toml", "requirements.lock", "requirements-dev.lock", "README.md", "LICENSE",
-)  # fmt: skip
 
 
 def main() -> int:
@@ -57,6 +36,7 @@ def main() -> int:
     )
     parser.add_argument("--results", type=Path, help="where log, report and journal go")
     options, words = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, _interrupt)
     results = (options.results or cache() / "node-results").absolute()
     job = options.shell or script(words)
     built = {PACKAGES: packages()} if options.packages else {}
@@ -64,6 +44,11 @@ def main() -> int:
         outcome = vm.run(image(), job, results, trees=trees(options.part) | built, limit=options.limit)
     print(f"status {outcome.status} after {outcome.seconds:.0f} s; {results}", flush=True)
     return 1 if outcome.status is None else outcome.status
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """A run that is ended from outside takes its scratch files away too."""
+    raise KeyboardInterrupt(f"signal {number}")
 
 
 class _Followed:

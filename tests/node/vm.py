@@ -86,7 +86,7 @@ def command(image: Image, scratch: Path, directory: Path, arguments: Sequence[st
     return [
         "setpriv", "--pdeathsig", "KILL", "nice", "-n", "10",
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
-        "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
+        "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off",
         "-smp", str(PROCESSORS), "-m", str(MEMORY),
         "-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", " ".join(kernel),
         "-drive", f"file={image.disk},if=none,id=root,format=raw,snapshot=on,cache=unsafe",

@@ -222,7 +222,9 @@ def limits(pid: int) -> dict[str, str]:
         "quota": "-1" if quota == "max" else quota,
         "shares": _SHARES.get(text["cpu.weight"], f"weight {text['cpu.weight']}"),
         "memory": text["memory.max"],
-        "both": str(int(text["memory.max"]) + int(text["memory.swap.max"])),
+        "both": "max"
+        if text["memory.swap.max"] == "max"
+        else str(int(text["memory.max"]) + int(text["memory.swap.max"])),
         "cpus": text["cpuset.cpus"],
     }
 

@@ -81,7 +81,7 @@ def network(daemon: Daemon) -> str:
 
 
 def has_network(daemon: Daemon) -> bool:
-    status: Any = daemon.runtime().Status(cri_pb2.StatusRequest(), timeout=10).status
+    status: Any = daemon.runtime().Status(cri_pb2.StatusRequest(), timeout=10 * PATIENCE).status
     return all(condition.status for condition in status.conditions)
 
 

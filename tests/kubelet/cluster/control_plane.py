@@ -136,7 +136,7 @@ class ControlPlane:
             f"https://127.0.0.1:{self.port}/readyz", headers={"Authorization": f"Bearer {TOKEN}"}
         )
         try:
-            with urllib.request.urlopen(asked, timeout=5, context=trusting) as answer:
+            with urllib.request.urlopen(asked, timeout=5 * machine.PATIENCE, context=trusting) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -13,6 +13,7 @@ from oci.quirks import (
     Row,
     corrected,
     fitted,
+    fitted_limits,
     fitted_process,
     members,
     quirks_of,
@@ -79,6 +80,18 @@ def test_what_a_runtime_rejects_is_left_out_and_nothing_else() -> None:
     assert repr(config) == before
     assert fitted(config, of("runc", "1.5.2"), cgroup_version=1) is config
     assert fitted({"process": 5}, Quirks(rejects=("process.x", "a.b.c")), cgroup_version=2) == {"process": 5}
+
+
+def test_crun_is_told_of_swap_by_one_name_alone() -> None:
+    limits: dict[str, Any] = {"memory": {"limit": 5, "swap": 5}, "unified": {"memory.swap.max": "0"}}
+    fit = {"memory": {"limit": 5}, "unified": {"memory.swap.max": "0"}}
+    crun = of("crun", "1.21")
+    assert fitted_limits(limits, crun) == fit
+    assert fitted({"linux": {"resources": limits}}, crun, cgroup_version=2) == {"linux": {"resources": fit}}
+    assert fitted_limits(limits, of("runc", "1.1.15")) is limits
+    alone = {"memory": limits["memory"], "unified": {"memory.high": "4"}}
+    assert fitted_limits(alone, crun) is alone
+    assert fitted_limits({"cpu": {"shares": 5}}, crun) == {"cpu": {"shares": 5}}
 
 
 def test_a_mount_that_fails_in_a_joined_pid_namespace_is_left_out_where_it_fails() -> None:

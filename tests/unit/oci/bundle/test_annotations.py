@@ -6,6 +6,7 @@ import pytest
 
 from oci.bundle import HandlerTraits, SandboxInitInputs
 from oci.bundle.annotations import container_annotations, init_annotations
+from oci.cgroup import place
 from oci.errors import BadInput
 from oci.image import ImageConfig
 from oci.workload import Resources
@@ -33,6 +34,19 @@ ASKED = {"run.oci.handler": "wasm", "io.katacontainers.x": "1", "io.kubernetes.c
 
 def test_a_container_carries_both_families() -> None:
     assert container_annotations(bundles.inputs()) == OWN
+
+
+def test_crun_makes_no_cgroup_of_its_own_below_systemd_s_scope() -> None:
+    scope = place("kubepods.slice", "e" * 64, systemd=True)
+    alone = {"run.oci.systemd.subgroup": ""}
+    inputs = bundles.inputs(
+        cgroup=scope,
+        container=bundles.container(annotations={"run.oci.systemd.subgroup": "own"}),
+        handler=HandlerTraits(annotations=("*",)),
+    )
+    assert container_annotations(inputs) == {**OWN, **alone}
+    init = SandboxInitInputs(pod_id=bundles.POD_ID, pod=bundles.pod(), host=bundles.host(), cgroup=scope)
+    assert alone.items() <= init_annotations(init).items()
 
 
 def test_annotations_of_the_request_pass_only_by_the_handlers_globs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,11 +38,29 @@ def test_every_member_has_its_place() -> None:
             "cpu": {"shares": 512, "period": 100000, "quota": 20000, "cpus": "0-1,3", "mems": "0"},
             "memory": {"limit": 64 << 20, "swap": 128 << 20},
             "hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}],
-            "unified": {"memory.high": "max"},
+            "unified": {"memory.swap.max": str(64 << 20), "memory.high": "max"},
             "pids": {"limit": 100},
         },
         [],
     )
+
+
+@pytest.mark.parametrize(
+    ("swap", "unified", "told"),
+    [
+        (64 << 20, {}, {"memory.swap.max": "0"}),
+        (-1, {}, {"memory.swap.max": "max"}),
+        (64 << 20, {"memory.swap.max": "4096"}, {"memory.swap.max": "4096"}),
+        (0, {}, None),
+    ],
+)
+def test_systemd_is_told_of_swap_by_the_name_that_it_keeps(
+    swap: int, unified: dict[str, str], told: dict[str, str] | None
+) -> None:
+    asked = Resources(memory_limit=64 << 20, memory_swap_limit=swap, unified=unified)
+    assert resources(asked, bundles.host(cgroup=bundles.V2))[0].get("unified") == told
+    alone = replace(bundles.V2, driver=CgroupDriver.CGROUPFS)
+    assert resources(asked, bundles.host(cgroup=alone))[0].get("unified", {}) == unified
 
 
 @pytest.mark.parametrize(("asked", "made"), [(1, 2), (2, 2), (262144, 262144), (10**9, 262144)])
