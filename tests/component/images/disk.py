@@ -102,6 +102,8 @@ class Log:
 
     def name(self, path: str, inode: int | None, other: tuple[int, str] | None = None) -> None:
         above = self.inode(os.path.dirname(path))  # noqa: PTH120 - text
+        if above is None and inode is None:
+            return  # made by a process that was ended before its work was looked at
         assert above is not None, path
         place = (above, os.path.basename(path))  # noqa: PTH119 - text
         if inode is None:

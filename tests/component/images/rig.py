@@ -47,12 +47,13 @@ async def opened(
         await records.close()
 
 
-def run(story: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(_bounded(story))
+def run(story: Callable[[], Awaitable[None]], *, limit: float = 100) -> None:
+    """Play a story, in `limit` seconds at most."""
+    asyncio.run(_bounded(story, limit))
 
 
-async def _bounded(story: Callable[[], Awaitable[None]]) -> None:
-    async with asyncio.timeout(100):
+async def _bounded(story: Callable[[], Awaitable[None]], limit: float) -> None:
+    async with asyncio.timeout(limit):
         await story()
 
 

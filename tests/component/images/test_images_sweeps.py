@@ -28,7 +28,7 @@ from tests.fault.faults import Faults
 from tests.fault.suspensions import LateThreads, Suspensions, delay_threads
 
 _PATIENCE = 5.0  # seconds until what was given up must have gone
-_THINNER = 3
+_THINNER = 6
 """How much thinner than the other sweeps these are where those are thin."""
 
 
