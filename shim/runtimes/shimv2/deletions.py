@@ -79,8 +79,8 @@ class Deletions:
 
     async def _kill(self, target: Target) -> None:
         """Kill what lives, and let the listener hear of it while the cgroup's counters are still there."""
-        await self._kills.kill_rest(target)
-        await self._exits.ended(target.id, timeout=self._patience)
+        if await self._kills.kill_rest(target):
+            await self._exits.ended(target.id, timeout=self._patience)
         self._exits.forget(target.id)
 
     async def _delete_from_shim(self, target: Target) -> bool:

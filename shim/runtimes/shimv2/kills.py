@@ -49,12 +49,16 @@ class Kills:
     async def kill(self, target: Target, number: int, *, everything: bool) -> None:
         """Where the node sees the processes no shim is asked; Internal names those that do not go.
 
-        A shim that refuses SIGKILL to everything, does not answer it, or does not tell of the end that came
-        of it, is ended with all that it serves. Of another signal the failure is raised: RuntimeFailed,
-        Deadline.
+        A shim that refuses SIGKILL to everything, does not answer it, or answers nothing any more after it,
+        is ended with all that it serves. Of another signal the failure is raised: RuntimeFailed, Deadline.
         """
         if self._family.host_processes and everything and target.cgroup:
             await self._kill_cgroup(target, number)
+            if number == SIGKILL and not await self._notices(target):
+                raise Deadline(
+                    f"handler {self._handler}: the shim of container {target.id} does not tell of its end"
+                    f" within {self._patience:g} s"
+                )
         elif self._family.host_processes and not everything and target.process is not None:
             process.signal(target.process, number)
         elif everything and number == SIGKILL:
@@ -65,14 +69,19 @@ class Kills:
         else:
             await self._ask(target, number, everything=everything)
 
-    async def kill_rest(self, target: Target) -> None:
-        """SIGKILL before a container is removed: a shim that does not do it is left to who removes it."""
+    async def kill_rest(self, target: Target) -> bool:
+        """SIGKILL before a container is removed; False where the shim is known not to tell of its end.
+
+        A shim that does not kill is left to who removes it.
+        """
         if not self._family.host_processes:
             await self._ask(target, SIGKILL, everything=True)
         elif target.cgroup:
             await self._kill_cgroup(target, SIGKILL)
+            return await self._notices(target)
         elif target.process is not None and process.signal(target.process, SIGKILL):
             await process.wait_gone(target.process, self._patience)
+        return True
 
     async def _kill_cgroup(self, target: Target, number: int) -> None:
         left = await self._cgroups.kill_everything(
@@ -83,8 +92,20 @@ class Kills:
                 f"container {target.id}: processes {', '.join(map(str, left))} of cgroup {target.cgroup} "
                 f"did not end within {self._patience:g} s of SIGKILL; they hang in the kernel"
             )
-        if number == SIGKILL and not await self._exits.heard(target.id, timeout=self._patience):
-            await self._end_shim(target, f"it says nothing within {self._patience:g} s of SIGKILL")
+
+    async def _notices(self, target: Target) -> bool:
+        """Whether the shim tells of an end that the kernel has seen, in time.
+
+        One that answers nothing any more is ended; one that answers is only slow, and may serve others.
+        """
+        if await self._exits.heard(target.id, timeout=self._patience):
+            return True
+        if await self._shims.answers(target):
+            return False
+        await self._end_shim(
+            target, f"it says nothing within {self._patience:g} s of SIGKILL, and not when asked"
+        )
+        return True
 
     async def _ask(self, target: Target, number: int, *, everything: bool) -> None:
         """The shim's Kill; what has ended is success."""

@@ -138,6 +138,17 @@ class Shims:
         async with self._locks.exclusive(key):
             return await self._find(key)
 
+    async def answers(self, target: Target) -> bool:
+        """Whether a container's shim, busy as it may be, still says which process it is."""
+        shim = self._shims.get(self.key(target))
+        if shim is None:
+            return False
+        try:
+            await self._know(shim)
+        except CrispError:
+            return False
+        return True
+
     async def leave(self, target: Target) -> None:
         """The shim does not delete a container: its program will, once the shim has ended."""
         key = await self._key_of(target)

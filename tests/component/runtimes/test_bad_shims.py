@@ -161,6 +161,26 @@ def test_a_shim_that_does_not_kill_ends_with_all_that_it_serves(
     play(story, real=name)
 
 
+def test_a_shim_that_answers_and_does_not_tell_of_an_end_goes_on_with_what_else_it_serves(
+    play: Play, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(rig: Rig) -> None:
+        with failing(rig, {"Wait": Plan(act="hang")}):
+            async with rig.driver(timeout=LIMIT, kill_time=PATIENCE) as driver:
+                other = await rig.run(driver, "sleep", "100")
+                target = await rig.run(driver, "sleep", "100")
+                with pytest.raises(Deadline, match=r"the shim of container .* does not tell of its end"):
+                    await driver.kill(target, 9, everything=True)
+                assert rig.processes(target) == []
+                assert (await driver.observe(other)).status is Status.RUNNING
+                for each in (target, other):
+                    await driver.delete(each)
+                assert list((rig.base / "run/shims/runwasi").iterdir()) == []
+        assert [record for record in caplog.records if "does not end" in record.message] == []
+
+    play(story)
+
+
 @pytest.mark.parametrize(
     ("plan", "kind", "words"),
     [
