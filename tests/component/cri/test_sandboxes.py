@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,15 +12,14 @@ import grpc
 import pytest
 
 from api.proto import admin_pb2, admin_pb2_grpc, cri_pb2
-from shim.kernel import libc
 from tests.component.cri.client import Client
 from tests.component.streaming.test_port_forward import forwarding
 from tests.daemon import running
 from tests.images.registry import Registry
+from tests.machine import PATIENCE
 from tests.parts.build import program
 
 HANDLER = "runsc-cli"
-IN_MOVED_TO = 0x80
 
 
 @pytest.fixture
@@ -112,20 +111,11 @@ def test_the_doctor_runs_a_sandbox(client: Client) -> None:
 
 
 def ended(client: Client, container: str) -> tuple[int, str]:
-    """Exit code and reason, once it has ended: conmon's exit file is what the daemon waits for as well."""
-    exits = client.daemon.run_dir / "exits"
-    descriptor = libc.call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        libc.call("inotify_add_watch", descriptor, os.fsencode(exits), IN_MOVED_TO)
-        if not (exits / container).exists():
-            while select.select([descriptor], [], [], 60)[0] and not (exits / container).exists():
-                os.read(descriptor, 65536)
-        # The daemon takes the end in its own time: stopping what has ended waits for that.
-        client.stop(container)
-        status = client.status(container).status
-    finally:
-        os.close(descriptor)
-    assert status.state == cri_pb2.CONTAINER_EXITED
+    """Exit code and reason, once it has ended."""
+    until = time.monotonic() + 30 * PATIENCE
+    while (status := client.status(container).status).state != cri_pb2.CONTAINER_EXITED:
+        assert time.monotonic() < until, f"container {container} does not end"
+        time.sleep(0.05)
     return status.exit_code, status.reason
 
 
