@@ -25,8 +25,6 @@ from benchmarks.sides import Crispd, Side
 from benchmarks.work import Pod
 
 _MIB = 1 << 20
-_CONTAINERS = 10
-_SETTLED = 12.0  # seconds: what a side does for its page cache a while after a start has been done
 _LOOK_EVERY = 0.05  # seconds
 _SOON = 1  # second of grace
 _READ_ALL = "cat /usr/lib/application*/*/* >/dev/null"
@@ -131,12 +129,12 @@ def _starts(run: Run) -> list[Row]:
 
 
 def _caches(run: Run) -> list[Row]:
-    """What ten containers of one image, which have read all of it, leave in the page cache."""
+    """What many containers of one image, which have read all of it, leave in the page cache."""
     grown: Samples = defaultdict(list)
     for side in run.sides:
         client = run.clients[side.name]
         work.pull(client, APPLICATION)
-        pods = run.pods(_CONTAINERS)
+        pods = run.pods(run.counts.readers)
         drop_caches()
         before = _cached()
         for pod in pods:
@@ -144,12 +142,12 @@ def _caches(run: Run) -> list[Row]:
             pod.sandbox = client.runtime.RunPodSandbox(sandbox).pod_sandbox_id
             _container(client, pod)
             _execute(client, pod, _READ_ALL)
-        time.sleep(_SETTLED)
+        time.sleep(run.counts.settling)
         grown[side.name].append(_cached() - before)
         for pod in pods:
             work.end(client, pod, grace=_SOON)
         work.forget(client, APPLICATION)
-    name = f"page cache of {_CONTAINERS} containers of one image that have read it all"
+    name = f"page cache of {run.counts.readers} containers of one image that have read it all"
     return [Row(name=name, unit="MiB", values=grown, most=1.0)]
 
 

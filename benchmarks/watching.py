@@ -114,4 +114,4 @@ def _poll(client: Client, pods: Sequence[Pod], *, seconds: float) -> None:
         pod = pods[statuses % len(pods)]
         runtime.PodSandboxStatus(cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod.sandbox))
         statuses += 1
-        time.sleep(max(statuses * pause - (perf_counter() - began), 0))
+        time.sleep(max(min(statuses * pause, seconds) - (perf_counter() - began), 0))
