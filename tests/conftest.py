@@ -85,7 +85,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sweep-stride",
         type=int,
-        default=7,
+        default=11,
         metavar="N",
         help="fault sweeps try every N-th point; 1 tries all, which takes some minutes",
     )
