@@ -122,4 +122,4 @@ def test_a_daemon_killed_after_each_commit_shows_whole_images_alone(
 
         run(story)
     figures.line("sweeps", f"images, kills after commits, {form}: {points} points")
-    assert points >= 10
+    assert points >= 8  # layers that are ready at the same time share a commit

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from itertools import count
 from pathlib import Path
 
 from tests import machine
@@ -74,6 +75,18 @@ def test_a_full_disk_costs_unused_images_and_then_the_pod_that_filled_it(
     cluster.kubelet.until(lambda: free(disk) > DISK // 2, "its room is free again")
     cluster.kubelet.until_ready("modest")
     assert cluster.container("modest", "main")["restartCount"] == 0
+    late = (f"late-{number}" for number in count())
+    cluster.kubelet.until(lambda: admitted(cluster, next(late)), "pods are taken again", NOTICED)
+
+
+def admitted(cluster: Cluster, name: str) -> bool:
+    """Whether kubelet runs a new pod: one that comes while the disk is short is turned away at once."""
+    cluster.create(pod(name, sh("main", IDLE)))
+    phases = []
+    while not phases or phases[-1] == "Pending":
+        time.sleep(0.2)
+        phases.append(cluster.plane.get("pod", name)["status"].get("phase", "Pending"))
+    return bool(phases[-1] == "Running")
 
 
 def eviction(cluster: Cluster, pod: str) -> str:
