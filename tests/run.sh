@@ -38,9 +38,9 @@ echo "building the parts that Debian does not have, if they are not in $cache"
 "$venv/bin/python" -m compileall -q api benchmarks cli config oci shim tests
 unset PYTHONDONTWRITEBYTECODE
 
-# Everything, perhaps with options of one word: by three workers, each in namespaces and cgroups of its own.
+# Everything, perhaps with options of one word: by two workers, each in namespaces and cgroups of its own.
 # Their groups are made as version 1 has them.
-workers=3 # on two processors: a third of the time tests wait
+workers=2
 for argument in "$@"; do
     case $argument in -*) ;; *) workers=0 ;; esac
 done
