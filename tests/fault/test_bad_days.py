@@ -139,8 +139,8 @@ class TestPlugins:
             network={
                 "builtin": False,
                 "bin_dirs": [str(plugins.bin_dir)],
-                "add_timeout": "1s",
-                "del_timeout": "1s",
+                "add_timeout": f"{2 * PATIENCE:g}s",
+                "del_timeout": f"{2 * PATIENCE:g}s",
             },
         ) as daemon:
             (daemon.directory / "net.d" / "10-pods.conflist").write_text(json.dumps(conflist("one")))
