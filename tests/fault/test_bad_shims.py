@@ -44,6 +44,20 @@ def double(directory: Path, ways: str, plans: dict[str, Plan]) -> Path:
     return install(directory, Setup(ways=ways, state=directory / "state", plans=plans))
 
 
+@contextlib.contextmanager
+def warmed(registry: Registry, directory: Path, ways: str) -> Iterator[Daemon]:
+    """Such a daemon that has made what is made once; given back it must have the same things as then."""
+    real = program("containerd", "containerd-shim-runc-v2")
+    with served(registry, real if ways == "shim-runc-v2" else double(directory, ways, {})) as daemon:
+        rig = Rig(own=daemon)
+        warm = cri.Life(daemon=daemon, name="warm", handler="shim")
+        warm.start()
+        warm.ask("RemovePodSandbox")
+        base = rig.things()
+        yield daemon
+        assert settled(lambda: sorted(rig.things() ^ base)) == []
+
+
 def stop(life: cri.Life, grace: int) -> float:
     """StopContainer; the seconds that it took."""
     began = time.monotonic()
@@ -81,13 +95,7 @@ def shims(daemon: Daemon, *keys: str) -> list[int]:
 def test_a_shim_that_hangs_when_the_daemon_comes_back_is_ended_and_its_containers_are_told_as_ended(
     prepared_machine: None, image_registry: Registry, tmp_path: Path, ways: str
 ) -> None:
-    real = program("containerd", "containerd-shim-runc-v2")
-    with served(image_registry, real if ways == "shim-runc-v2" else double(tmp_path, ways, {})) as daemon:
-        rig = Rig(own=daemon)
-        warm = cri.Life(daemon=daemon, name="warm", handler="shim")
-        warm.start()
-        warm.ask("RemovePodSandbox")
-        base = rig.things()
+    with warmed(image_registry, tmp_path, ways) as daemon:
         life = cri.Life(daemon=daemon, name="hung", handler="shim")
         life.start()
         process = life.seen()["process"]
@@ -107,20 +115,13 @@ def test_a_shim_that_hangs_when_the_daemon_comes_back_is_ended_and_its_container
             began = time.monotonic()
             life.ask(verb)
             assert time.monotonic() - began < SOON, verb
-        assert settled(lambda: sorted(rig.things() ^ base)) == []
 
 
 @pytest.mark.parametrize("ways", ["shim-runc-v2", "runwasi", "kata-go"])
 def test_a_shim_that_hangs_while_the_daemon_lives_keeps_nobody_from_ending_its_containers(
     prepared_machine: None, image_registry: Registry, tmp_path: Path, ways: str
 ) -> None:
-    real = program("containerd", "containerd-shim-runc-v2")
-    with served(image_registry, real if ways == "shim-runc-v2" else double(tmp_path, ways, {})) as daemon:
-        rig = Rig(own=daemon)
-        warm = cri.Life(daemon=daemon, name="warm", handler="shim")
-        warm.start()
-        warm.ask("RemovePodSandbox")
-        base = rig.things()
+    with warmed(image_registry, tmp_path, ways) as daemon:
         life = cri.Life(daemon=daemon, name="hung", handler="shim", script=IGNORES)
         life.start()
         process = life.seen()["process"]
@@ -136,7 +137,6 @@ def test_a_shim_that_hangs_while_the_daemon_lives_keeps_nobody_from_ending_its_c
             began = time.monotonic()
             life.ask(verb)
             assert time.monotonic() - began < SOON, verb
-        assert settled(lambda: sorted(rig.things() ^ base)) == []
 
 
 def status(life: cri.Life) -> cri_pb2.ContainerStatus:
