@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
-import h11
-
+from api.plain_http import Answer, PlainHttp
 from api.sockets import claim, protect
 from api.translate import cadvisor as documents
 from oci.workload import ContainerId, PodId
@@ -20,77 +18,33 @@ from shim.node import Node
 from shim.podleaves import PodLeaves
 from shim.records import ContainerState
 
-log = logging.getLogger(__name__)
-
-_IDLE = 300.0
-"""Seconds that a connection may be silent; cAdvisor keeps one and asks when a container comes."""
-
 
 class CadvisorServer:
-    """Listens from `start` to `stop`. One task a connection; kubelet has one or two."""
+    """Listens from `start` to `stop`; kubelet has a connection or two."""
 
     def __init__(self, node: Node, leaves: PodLeaves, path: Path, *, systemd_cgroups: bool) -> None:
         self._node = node
         self._leaves = leaves
         self._path = path
         self._systemd = systemd_cgroups
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._http = PlainHttp(self.answer)
+        self._claimed = False
 
     async def start(self) -> None:
         """Bind the socket. Raises Busy when somebody (CRI-O, most likely) answers there."""
         await asyncio.to_thread(claim, self._path)
-        self._server = await asyncio.start_unix_server(self._connected, self._path)
+        self._claimed = True
+        await self._http.start_unix(self._path)
         await asyncio.to_thread(protect, self._path)
 
     async def stop(self) -> None:
-        if self._server is None:
-            return
-        self._server.close()
-        for task in self._connections:
-            task.cancel()
-        if self._connections:
-            await asyncio.wait(self._connections)
-        await asyncio.to_thread(self._path.unlink, missing_ok=True)
-        self._server = None
+        await self._http.stop()
+        if self._claimed:
+            await asyncio.to_thread(self._path.unlink, missing_ok=True)
+        self._claimed = False
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            await self._serve(reader, writer)
-        except (OSError, TimeoutError, h11.RemoteProtocolError) as error:
-            log.debug("a connection of cAdvisor's ended", extra={"error": str(error)})
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        http = h11.Connection(h11.SERVER)
-        while True:
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                async with asyncio.timeout(_IDLE):
-                    http.receive_data(await reader.read(65536))
-            elif isinstance(event, h11.Request):
-                asked = event
-            elif isinstance(event, h11.EndOfMessage):
-                status, body = self.answer(
-                    asked.method.decode("ascii"), asked.target.decode("ascii", "replace")
-                )
-                headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-                writer.write(http.send(h11.Response(status_code=status, headers=headers)) or b"")
-                writer.write((http.send(h11.Data(data=body)) or b"") + (http.send(h11.EndOfMessage()) or b""))
-                await writer.drain()
-                if http.our_state is not h11.DONE:
-                    return
-                http.start_next_cycle()
-            elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
-                return
-
-    def answer(self, method: str, target: str) -> tuple[int, bytes]:
-        """Status and JSON for one request."""
+    def answer(self, method: str, target: str) -> Answer:
+        """JSON for one request."""
         document: dict[str, Any] | None = None
         if method == "GET" and target == "/info":
             root = str(self._node.paths.state_dir)
@@ -98,8 +52,8 @@ class CadvisorServer:
         elif method == "GET" and target.startswith("/containers/"):
             document = self._described(target.removeprefix("/containers/"))
         if document is None:
-            return 404, b'{"error": "not known, or does not run"}\n'
-        return 200, json.dumps(document).encode()
+            return Answer(status=404, body=b'{"error": "not known, or does not run"}\n')
+        return Answer(status=200, body=json.dumps(document).encode())
 
     def _described(self, id_: str) -> dict[str, Any] | None:
         store, paths = self._node.store, self._node.paths

@@ -4,8 +4,31 @@ from __future__ import annotations
 
 import sys
 
+from api.scrape import METRICS
 from api.translate.metrics import BASE_LABELS
 from oci.metrics import FAMILIES, Needs
+
+_TAIL = """
+## The daemon itself
+
+What the daemon does is told to Prometheus by HTTP at `/metrics`, off unless an address is set:
+
+```toml
+# /etc/crisp/config.toml
+[metrics]
+address = "127.0.0.1" # port 9713
+```
+
+Whoever reaches the address may read the names of images; there is no TLS and no password, so let it be one
+that only the scraper reaches. Pulls are kubelet's, those of `crisp pull` and those of
+`images.preload_dirs`; one that has ended is in the counters alone. `pull` counts them while the daemon
+lives, so that two of one image can be told apart. The stages are `manifest`, `layers`, `commit`; the phases
+of a layer `waiting`, `downloading`, `unpacking`, `done`, and `shared` (in the store already, or another
+pull's). `crisp status` shows the same to people.
+
+| metric | kind | labels | meaning |
+|---|---|---|---|
+"""
 
 _HEAD = """\
 # Metrics and usage over CRI
@@ -40,7 +63,10 @@ def page() -> str:
         f" | {', '.join(one.labels)} | {one.help} |"
         for one in FAMILIES
     ]
-    return _HEAD.replace("LABELS", labels) + "\n".join(rows) + "\n"
+    own = [f"| `{one.name}` | {one.kind} | {', '.join(one.labels)} | {one.help} |" for one in METRICS]
+    return "".join(
+        (_HEAD.replace("LABELS", labels), *(f"{row}\n" for row in rows), _TAIL, *(f"{row}\n" for row in own))
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ from api.composition import Assembly
 from api.door import Door
 from api.image_service import ImageService
 from api.node_status import NodeReport, crisp_version
+from api.plain_http import PlainHttp
 from api.ports import DaemonInfo
 from api.proto import admin_pb2, cri_pb2
 from api.runtime_service import RuntimeService
+from api.scrape import Scrape
 from api.sockets import protect
 from api.streaming.server import Limits, StreamingServer
 from api.streaming.tls import Tls, TlsFiles
@@ -33,6 +36,8 @@ from oci.metrics import described
 from shim.doctor import Check, examine
 from shim.metrics import available
 from shim.trial import try_handler
+
+log = logging.getLogger(__name__)
 
 KUBELET_REALM = "kubelet"
 RUN_REALM = "run"
@@ -54,6 +59,9 @@ class Server:
         self._servers: list[grpc.aio.Server] = []
         self._cadvisor: CadvisorServer | None = None
         self._doors: list[Door] = []
+        images = assembly.images
+        self._scrape = Scrape(progress=images.progress, totals=images.pull_totals)
+        self._metrics = PlainHttp(self._scrape.answer)
         streaming = assembly.node.settings.streaming
         self._streams = StreamingServer(
             address=streaming.address,
@@ -69,6 +77,9 @@ class Server:
         self._cadvisor = self._eyes()
         if self._cadvisor is not None:
             await self._cadvisor.start()
+        if settings.metrics.address is not None:
+            port = await self._metrics.start_tcp(settings.metrics.address, settings.metrics.port)
+            log.info("metrics", extra={"address": settings.metrics.address, "port": port})
         kubelet = self._cri(KUBELET_REALM)
         run = self._cri(RUN_REALM)
         admin = grpc.aio.server(options=_OPTIONS)
@@ -98,13 +109,15 @@ class Server:
         await self._streams.stop()
         if self._cadvisor is not None:
             await self._cadvisor.stop()
+        await self._metrics.stop()
         for server in self._servers:
             await server.stop(grace)
         self._servers.clear()
 
     def _door(self) -> Door:
         door = Door(
-            not_ready=lambda: "" if self._ready_at else "the daemon compares its records with the machine"
+            not_ready=lambda: "" if self._ready_at else "the daemon compares its records with the machine",
+            observer=self._scrape.observe,
         )
         self._doors.append(door)
         return door

@@ -364,6 +364,19 @@ class KubeletSettings(Table):
     cadvisor_socket: SocketPath | None = Field(
         default=None,
         description="Answer kubelet's built-in cAdvisor here as CRI-O does; it asks at"
+class MetricsSettings(Table):
+    """The daemon's own numbers for Prometheus, by HTTP at `/metrics` (docs/metrics.md).
+
+    Whoever reaches the address may read them.
+    """
+
+    address: IpAddress | None = Field(
+        default=None,
+        description="The address to listen at, such as `127.0.0.1`. Unset: off.",
+    )
+    port: int = Field(default=9713, ge=0, le=65535, description="The port there; 0 takes a free one.")
+
+
         " `/var/run/crio/crio.sock`. Then `/metrics/cadvisor` names pods and containers and has the pods'"
         " network, and their cgroups are called `crio-ID`. Refused where CRI-O itself answers. Unset: off.",
     )
@@ -424,6 +437,7 @@ class Settings(Table):
         seen: dict[Path, str] = {}
         sockets = [("listen", path) for path in self.listen]
         sockets += [("run_socket", self.run_socket), ("admin_socket", self.admin_socket)]
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
         if self.kubelet.cadvisor_socket is not None:
             sockets.append(("kubelet.cadvisor_socket", self.kubelet.cadvisor_socket))
         for key, path in sockets:

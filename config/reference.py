@@ -59,6 +59,7 @@ your choice.
 
 _COMMENT = textwrap.TextWrapper(106, initial_indent="## ", subsequent_indent="## ", break_on_hyphens=False)
 _EXAMPLE_VALUES = {
+    "address": '"127.0.0.1"',
     "policy": '"/etc/containers/policy.json"',
     "listen": '["/run/crisp/crisp.sock"]',
     "run_socket": '"/run/crisp/run.sock"',

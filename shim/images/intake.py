@@ -18,7 +18,7 @@ from oci.errors import CrispError, Full
 from oci.manifest import Descriptor
 from shim.images import layers, partial
 from shim.images.checking import Checked, CheckLayer
-from shim.images.fetching import Job, MadeLayer
+from shim.images.fetching import Job, MadeLayer, RegistryLayer
 from shim.images.flights import Flights
 from shim.images.layer_process import LayerProcess
 from shim.images.layout import Layout, hexadecimal
@@ -81,6 +81,8 @@ class Intake:
         self._wanted.update(held)
         try:
             yield
+        self.fetched = 0
+        """Compressed bytes that came from registries, also such as were given up."""
         finally:
             self._wanted.subtract(held)
             for diff_id in held:
@@ -202,6 +204,9 @@ class Intake:
     async def receive(self, job: Job, meter: LayerMeter) -> Received:
         """A layer in temporary files, which are the caller's; it does not become one of the store."""
         async with self._slots:
+        finally:
+            if isinstance(layer.job, RegistryLayer):
+                self.fetched += meter.received - meter.kept
             return await self._process.run(job, meter)
 
     async def check(self, job: CheckLayer, meter: LayerMeter) -> Checked:

@@ -51,13 +51,37 @@ class Output:
                 os._exit(1)  # nobody is left who could want anything
 
 
-class _Told(LayerMeter):
-    """A meter whose changes are told, the bytes not too often."""
+class Teller:
+    """Tells the bytes of meters that have moved, not too often, and also when nothing moves them any more."""
 
-    def __init__(self, number: int, output: Output) -> None:
+    def __init__(self) -> None:
+        self._moved: set[_Told] = set()
+        self._lock = threading.Lock()
+        self._wanted = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def soon(self, meter: _Told) -> None:
+        with self._lock:
+            self._moved.add(meter)
+        self._wanted.set()
+
+    def _run(self) -> None:
+        while self._wanted.wait():
+            time.sleep(_TELL_EVERY)
+            self._wanted.clear()
+            with self._lock:
+                moved, self._moved = self._moved, set()
+            for meter in moved:
+                meter.tell()
+
+
+class _Told(LayerMeter):
+    """A meter whose changes are told: a phase at once, bytes by the teller."""
+
+    def __init__(self, number: int, output: Output, teller: Teller) -> None:
         self._number = number
         self._output = output
-        self._told = 0.0
+        self._teller = teller
         self._received = 0
         self.kept = 0
         self._phase = Phase.WAITING
@@ -71,8 +95,7 @@ class _Told(LayerMeter):
     @received.setter
     def received(self, value: int) -> None:
         self._received = value
-        if time.monotonic() - self._told >= _TELL_EVERY:
-            self.tell()
+        self._teller.soon(self)
 
     @property
     def phase(self) -> Phase:
@@ -84,18 +107,18 @@ class _Told(LayerMeter):
         self.tell()
 
     def tell(self) -> None:
-        """Now, whatever was told when."""
-        self._told = time.monotonic()
+        """What comes after the job's end finds nobody, and does no harm."""
         self._output.tell(
             self._number,
             Progress(received=self._received, total=self.total, phase=self._phase, kept=self.kept),
         )
 
 
-def run(number: int, job: Job, cancellation: Cancellation, output: Output, routes: Routes) -> None:
+def run(
+    number: int, job: Job, cancellation: Cancellation, meter: _Told, output: Output, routes: Routes
+) -> None:
     """One job to its end, which is told."""
     event: Event
-    meter = _Told(number, output)
     try:
         event = job.run(cancellation, meter, routes)
         meter.tell()
@@ -118,7 +141,7 @@ def main(daemon: int) -> None:
     sys.setrecursionlimit(_DEPTH)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    output, routes = Output(1), Routes()
+    output, routes, teller = Output(1), Routes(), Teller()
     running: dict[int, Cancellation] = {}
     while (frame := read_frame(sys.stdin.buffer)) is not None:
         number, job = frame
@@ -127,7 +150,7 @@ def main(daemon: int) -> None:
                 cancellation.cancel()
             continue
         cancellation = running[number] = Cancellation()
-        work = partial(run, number, job, cancellation, output, routes)
+        work = partial(run, number, job, cancellation, _Told(number, output, teller), output, routes)
         threading.Thread(target=_run_and_forget, args=(work, running, number), daemon=True).start()
     os._exit(0)  # threads that wait for a registry are not waited for
 

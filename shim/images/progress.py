@@ -43,6 +43,17 @@ class PullProgress:
     total: int
     rate: float
     layers: tuple[LayerProgress, ...]
+    number: int = 0  # of the pull, from 1 on while the daemon lives
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullTotals:
+    """Since the start: how pulls ended, and the compressed bytes of layers that came from registries."""
+
+    ok: int
+    failed: int
+    cancelled: int
+    received: int
 
 
 class LayerMeter:
@@ -69,8 +80,9 @@ class LayerMeter:
 class PullMeter:
     """The counters of one pull."""
 
-    def __init__(self, reference: str) -> None:
+    def __init__(self, reference: str, number: int = 0) -> None:
         self.reference = reference
+        self.number = number
         self.stage = "manifest"
         self.endpoint = ""
         self.credential_source = "anonymous"
@@ -101,4 +113,5 @@ class PullMeter:
             total=sum(layer.total for layer in layers),
             rate=came / max(time.monotonic() - self._begun, 0.001),
             layers=layers,
+            number=self.number,
         )

@@ -22,7 +22,7 @@ from shim.images.intake import Intake, Wanted
 from shim.images.keeping import Keeping, Names
 from shim.images.layout import Layout
 from shim.images.persistence import Records
-from shim.images.progress import DONE, PullMeter, PullProgress
+from shim.images.progress import DONE, PullMeter, PullProgress, PullTotals
 from shim.images.resolving import Resolved, Unchanged, resolve_image, together
 from shim.images.routes import Route
 from shim.images.settings import StoreSettings
@@ -63,6 +63,7 @@ class Pulls:
         # The pictures of the latest pulls that ended well: a quick one would otherwise never be seen.
         self._ended: deque[PullProgress] = deque(maxlen=_REMEMBERED)
 
+        self._begun = self._ok = self._cancelled = 0
     async def close(self) -> None:
         """End what runs, and wait until it has cleaned up."""
         await self._flights.close()
@@ -98,6 +99,15 @@ class Pulls:
     async def explain(
         self, reference: str, credentials: Credentials | None, *, namespace: str
     ) -> tuple[str, ...]:
+    def totals(self) -> PullTotals:
+        ended = self._begun - len(self._meters)
+        return PullTotals(
+            ok=self._ok,
+            failed=ended - self._ok - self._cancelled,
+            cancelled=self._cancelled,
+            received=self._intake.fetched,
+        )
+
         """Who would be asked, and what the policy demands then: lines without a secret."""
         decision = await self._asking.decide(reference, Asker(credentials=credentials, namespace=namespace))
         policies = [
@@ -106,7 +116,8 @@ class Pulls:
         return (*self._asking.explain(decision), *policies)
 
     async def _pull(self, reference: str, asker: Asker, annotations: Mapping[str, str]) -> ImageRecord:
-        meter = PullMeter(str(parse(reference)))
+        self._begun += 1
+        meter = PullMeter(str(parse(reference)), self._begun)
         self._meters.append(meter)
         total = self._settings.transfer.total
         try:
@@ -119,6 +130,9 @@ class Pulls:
         except TimeoutError:
             raise Deadline(
                 f"image {meter.reference}: not here after {total:.0f} s (images.pull_timeout),"
+        except asyncio.CancelledError:
+            self._cancelled += 1
+            raise
                 f" {meter.snapshot().received} bytes came in that time"
             ) from None
         finally:
@@ -127,6 +141,7 @@ class Pulls:
         self._ended.append(meter.snapshot())
         return record
 
+        self._ok += 1
     async def _pull_metered(
         self,
         reference: str,

@@ -31,7 +31,7 @@ from shim.images.layout import Layout
 from shim.images.lending import Lending, Loan, stack_order
 from shim.images.obtaining import Obtaining
 from shim.images.persistence import Records
-from shim.images.progress import PullProgress
+from shim.images.progress import PullProgress, PullTotals
 from shim.images.pruning import Pruning
 from shim.images.pulls import Pulls
 from shim.images.receive import disk_failure
@@ -208,6 +208,10 @@ class ImageStore:
 
         All of them, or those of `images` (names, ids, digests). One that cannot be had is told with its
         reason. With `dry_run` nothing comes in. Raises BadInput when the store cannot be read.
+    def pull_totals(self) -> PullTotals:
+        """How pulls have ended since the start."""
+        return self._pulls.totals()
+
         """
         return await self._importing.store(kind, root, images, dry_run=dry_run)
 

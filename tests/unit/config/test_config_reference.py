@@ -10,6 +10,7 @@ from config.models import (
     HandlerPolicySettings,
     HandlerSettings,
     KubeletSettings,
+    MetricsSettings,
     Settings,
     StreamingTlsSettings,
 )
@@ -66,6 +67,7 @@ def test_the_example_with_its_marks_taken_away_is_the_defaults(tmp_path: Path) -
                     update={"init_binary": None, "seccomp_profile": None}
                 ),
                 "streaming": shown.streaming.model_copy(update={"tls": StreamingTlsSettings()}),
+                "metrics": MetricsSettings(),
             }
         )
         == Settings()
