@@ -298,6 +298,7 @@ def _store_settings(settings: Settings) -> StoreSettings:
         pinned=tuple(images.pinned),
         isolate_unpack=images.isolate_unpack,
         keep_compressed=images.keep_compressed,
+        additional=tuple(images.additional_stores),
         writable=settings.state_dir if images.directory is not None else None,
         limits=Limits(
             manifest=int(images.max_manifest_size),

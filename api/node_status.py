@@ -82,11 +82,27 @@ class NodeReport:
                     reason="BrokenHandlers" if table.invalid else "",
                     message="; ".join(f"{b.name}: {b.reason}" for b in table.invalid.values()),
                 ),
+                *self._additional_stores(),
             ),
             handlers=handlers,
             default_handler=table.default if usable else "",
             user_namespaces_host_network=any(h.features.user_namespaces for h in handlers),
             mount_options=True,
+        )
+
+    def _additional_stores(self) -> tuple[Condition, ...]:
+        """For people too, and only where there are such."""
+        stores = self._node.images.additional
+        broken = [f"{store.directory}: {store.problem}" for store in stores if store.problem]
+        if not stores:
+            return ()
+        return (
+            Condition(
+                type="AdditionalStoresUsable",
+                status=not broken,
+                reason="BrokenStores" if broken else "",
+                message="; ".join(broken),
+            ),
         )
 
     async def describe(self) -> Mapping[str, Any]:
@@ -115,5 +131,13 @@ class NodeReport:
                     *(f"{c.id}: {c.fault}" for c in node.store.containers.values() if c.fault),
                 ],
                 "findings": node.store.findings,
+            },
+            "additionalStores": {
+                str(store.directory): {
+                    "images": len(store.images),
+                    "layers": len(store.layers),
+                    "problem": store.problem,
+                }
+                for store in node.images.additional
             },
         }

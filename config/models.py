@@ -281,6 +281,12 @@ class ImageSettings(Table):
         description="Where images lie, such as a disk of their own; must exist. Unset: in `state_dir`. When"
         " it is changed, images are pulled again; the old directory is left as it is.",
     )
+    additional_stores: Paths = Field(
+        default=(),
+        description="State directories of other Crisp daemons, or copies of them, whose images and layers are"
+        " used where they lie and never written: on a network or read-only file system, say"
+        " (docs/images.md).",
+    )
     keep_compressed: bool = Field(
         default=False,
         description="Keep each pulled layer also as it came, for `crisp export` with the registry's digests"
@@ -358,12 +364,6 @@ class StreamingSettings(Table):
     tls: StreamingTlsSettings = Field(default_factory=StreamingTlsSettings)
 
 
-class KubeletSettings(Table):
-    """What kubelet asks beside CRI."""
-
-    cadvisor_socket: SocketPath | None = Field(
-        default=None,
-        description="Answer kubelet's built-in cAdvisor here as CRI-O does; it asks at"
 class MetricsSettings(Table):
     """The daemon's own numbers for Prometheus, by HTTP at `/metrics` (docs/metrics.md).
 
@@ -377,6 +377,12 @@ class MetricsSettings(Table):
     port: int = Field(default=9713, ge=0, le=65535, description="The port there; 0 takes a free one.")
 
 
+class KubeletSettings(Table):
+    """What kubelet asks beside CRI."""
+
+    cadvisor_socket: SocketPath | None = Field(
+        default=None,
+        description="Answer kubelet's built-in cAdvisor here as CRI-O does; it asks at"
         " `/var/run/crio/crio.sock`. Then `/metrics/cadvisor` names pods and containers and has the pods'"
         " network, and their cgroups are called `crio-ID`. Refused where CRI-O itself answers. Unset: off.",
     )
@@ -431,13 +437,13 @@ class Settings(Table):
     images: ImageSettings = Field(default_factory=ImageSettings)
     containers: ContainerSettings = Field(default_factory=ContainerSettings)
     streaming: StreamingSettings = Field(default_factory=StreamingSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
     @model_validator(mode="after")
     def _sockets_fit_and_differ(self) -> Settings:
         seen: dict[Path, str] = {}
         sockets = [("listen", path) for path in self.listen]
         sockets += [("run_socket", self.run_socket), ("admin_socket", self.admin_socket)]
-    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
         if self.kubelet.cadvisor_socket is not None:
             sockets.append(("kubelet.cadvisor_socket", self.kubelet.cadvisor_socket))
         for key, path in sockets:

@@ -16,6 +16,7 @@ from oci.facts import HostFacts
 from oci.registries.checking import mistakes
 from oci.workload import PodId
 from shim import process
+from shim.images.additional import AdditionalStore
 from shim.images.registry_files import places_of, read_files
 from shim.kernel import probe
 from shim.node import Node
@@ -76,7 +77,20 @@ async def examine(node: Node, table: HandlerTable) -> list[Check]:
         for id_, fault in faults
     ]
     registries = await asyncio.to_thread(_registries, node.settings.images)
-    return [*machine, *_handlers(table), network, *registries, *state, *owed]
+    await node.images.look_at_additional()
+    stores = [_store(store) for store in node.images.additional]
+    return [*machine, *_handlers(table), network, *registries, *stores, *state, *owed]
+
+
+def _store(store: AdditionalStore) -> Check:
+    there = f"{len(store.images)} images, {len(store.layers)} layers"
+    return Check(
+        area="images",
+        name=f"additional store {store.directory}",
+        verdict=Verdict.WARNING if store.problem else Verdict.OK,
+        found=f"{store.problem}; usable: {there}" if store.problem else there,
+        advice="what is not usable is pulled from its registry instead" if store.problem else "",
+    )
 
 
 def _registries(images: ImageSettings) -> list[Check]:

@@ -5,7 +5,7 @@ Verbs in `shim/pods/` and `shim/containers/` are functions over it. It holds no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ from oci.policy import Choice
 from oci.workload import ContainerId, ImageId, NamespaceOptions, PodId, PodSpec
 from shim.cdi import Cdi
 from shim.hooks import Hooks
+from shim.images.additional import AdditionalStore
 from shim.lifecycle.operations import Operations
 from shim.paths import Paths
 from shim.records import ContainerRecord, ImageRecord, PinnedNamespaces, PodRecord
@@ -129,6 +130,13 @@ class Images(Protocol):
     def volumes_of(self, pod_id: PodId) -> Mapping[ContainerId, ImageId]:
         """What was lent by `acquire_volume` to holders of that pod."""
         ...
+
+    @property
+    def additional(self) -> Sequence[AdditionalStore]:
+        """The additional stores, as the last look has found them."""
+        ...
+
+    async def look_at_additional(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

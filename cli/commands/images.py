@@ -16,6 +16,9 @@ from oci.errors import Absent, CrispError
 if TYPE_CHECKING:
     from api.proto import admin_pb2, cri_pb2
 
+_ADDITIONAL = "crisp.additional-store"
+"""The annotation of an image that is not the node's own (docs/images.md)."""
+
 IMPORT_TIMEOUT = 3600.0
 """Seconds: a large archive on a slow disk."""
 
@@ -38,8 +41,17 @@ def images(context: typer.Context, output: Output = Form.TABLE) -> None:
     rows = []
     for image in found:
         for name in image.repo_tags or list(image.repo_digests[:1]) or ["<none>"]:
-            rows.append([name, short(image.id), size(image.size), "yes" if image.pinned else ""])
-    say_table(("IMAGE", "ID", "SIZE", "PINNED"), rows)
+            pinned = "yes" if image.pinned else ""
+            rows.append([name, short(image.id), size(image.size), pinned, _store(image)])
+    if any(row[-1] for row in rows):
+        say_table(("IMAGE", "ID", "SIZE", "PINNED", "ADDITIONAL STORE"), rows)
+    else:
+        say_table(("IMAGE", "ID", "SIZE", "PINNED"), [row[:-1] for row in rows])
+
+
+def _store(image: cri_pb2.Image) -> str:
+    """The additional store that has the image, "" for one of the node's own."""
+    return image.spec.annotations.get(_ADDITIONAL, "")
 
 
 def _sort_key(image: cri_pb2.Image) -> tuple[list[str], str]:
@@ -53,6 +65,7 @@ def _plain(image: cri_pb2.Image) -> dict[str, Any]:
         "digests": list(image.repo_digests),
         "size": image.size,
         "pinned": image.pinned,
+        "additional_store": _store(image),
     }
 
 

@@ -73,13 +73,8 @@ def merge(
     old = images.get(new.id)
     if old is not None:
         new = replace(
-            new,
-            tags=_union(old.tags, new.tags),
-            digests=_union(old.digests, new.digests),
-            created_at=old.created_at,
-            annotations={**old.annotations, **new.annotations},
+            together(old, new), created_at=old.created_at, annotations={**old.annotations, **new.annotations}
         )
-        new = replace(new, admissions=_admissions(old.admissions, new))
     new = replace(new, pinned=is_pinned(new, patterns))
     taken = frozenset(new.tags)
     losers = []
@@ -88,6 +83,12 @@ def merge(
             left = replace(record, tags=tuple(tag for tag in record.tags if tag not in taken))
             losers.append(replace(left, pinned=is_pinned(left, patterns)))
     return new, losers
+
+
+def together(old: ImageRecord, new: ImageRecord) -> ImageRecord:
+    """`new` with the names of both, and with why each of them was let in."""
+    names = replace(new, tags=_union(old.tags, new.tags), digests=_union(old.digests, new.digests))
+    return replace(names, admissions=_admissions(old.admissions, names))
 
 
 def is_pinned(record: ImageRecord, patterns: tuple[str, ...]) -> bool:

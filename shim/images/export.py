@@ -24,11 +24,11 @@ from oci.manifest import Manifest
 from oci.workload import ImageId
 from shim.images.archive import blob_name
 from shim.images.documents import read_document
+from shim.images.holdings import Holdings
 from shim.images.intake import Intake
 from shim.images.layers import EROFS
 from shim.images.layout import Layout
 from shim.images.obtaining import Obtaining
-from shim.images.persistence import Records
 from shim.images.receive import Received
 from shim.images.resolving import sha256
 from shim.images.threads import Threads
@@ -56,11 +56,8 @@ class _Blob:
 class Export:
     """Belongs to the event loop of one store."""
 
-    def __init__(
-        self, layout: Layout, records: Records, threads: Threads, intake: Intake, obtaining: Obtaining
-    ) -> None:
-        self._layout = layout
-        self._records = records
+    def __init__(self, holdings: Holdings, threads: Threads, intake: Intake, obtaining: Obtaining) -> None:
+        self._holdings = holdings
         self._threads = threads
         self._intake = intake
         self._obtaining = obtaining
@@ -73,11 +70,12 @@ class Export:
         diff_ids = image.config.diff_ids
         gotten: list[Received] = []
         with self._intake.wanting(image.layers):
-            if self._records.images.get(ImageId(image.id)) is None:
+            if ImageId(image.id) not in self._holdings.images:
                 raise Absent(f"image {image.id} is not in the store: it was removed")
             try:
-                config = await self._document(image.id)
-                body = await self._document(image.manifest_digest) if image.manifest_digest else b""
+                home = self._holdings.home_of(image.id)
+                config = await self._document(home, image.id)
+                body = await self._document(home, image.manifest_digest) if image.manifest_digest else b""
                 manifest = await self._obtaining.manifest(image)
                 blobs = await self._as_it_came(image, manifest)
                 if blobs and manifest is not None:
@@ -93,11 +91,11 @@ class Export:
                 for received in gotten:
                     await self._threads.do(received.discard)
 
-    async def _document(self, digest: str) -> bytes:
+    async def _document(self, home: Layout, digest: str) -> bytes:
         """A document of the image, as it came. Raises Internal for a damaged one."""
-        body = await self._threads.do(read_document, self._layout, digest)
+        body = await self._threads.do(read_document, home, digest)
         if (found := sha256(body)) != digest:
-            raise Internal(f"{self._layout.document(digest)}: its digest is {found}: {_ADVICE}")
+            raise Internal(f"{home.document(digest)}: its digest is {found}: {_ADVICE}")
         return body
 
     async def _as_it_came(self, image: ImageRecord, manifest: Manifest | None) -> list[_Blob]:
@@ -106,19 +104,19 @@ class Export:
             return []
         blobs = []
         for diff_id, blob in zip(image.config.diff_ids, manifest.layers, strict=True):
-            record = self._records.layers[diff_id]
-            path = self._layout.blob(diff_id)
-            if record.blob != blob.digest or not await self._threads.do(path.exists):
+            kept = self._holdings.kept(diff_id)
+            path = kept.layout.blob(diff_id)
+            if kept.record.blob != blob.digest or not await self._threads.do(path.exists):
                 return []
             blobs.append(_Blob(digest=blob.digest, path=path, size=blob.size))
         return blobs
 
     async def _tar(self, diff_id: str, gotten: list[Received]) -> _Blob:
-        record = self._records.layers[diff_id]
-        if record.form == EROFS:
-            path = self._layout.tar(diff_id)
+        kept = self._holdings.kept(diff_id)
+        if kept.record.form == EROFS:
+            path = kept.layout.tar(diff_id)
         else:
-            received = await self._obtaining.again(record)
+            received = await self._obtaining.again(kept.record)
             gotten.append(received)
             path = received.tar
         try:

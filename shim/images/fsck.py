@@ -18,6 +18,7 @@ from oci.errors import Absent, CrispError
 from oci.workload import ContainerId, ImageId
 from shim.files import remove_tree
 from shim.images import recovery
+from shim.images.additional import AdditionalStore, AdditionalStores, Kept
 from shim.images.checking import Checked, CheckLayer, Part
 from shim.images.documents import digests_of, read_document, write_documents
 from shim.images.healing import heal_files, renew_tree
@@ -75,6 +76,7 @@ class Fsck:
         lending: Lending,
         keeping: Keeping,
         obtaining: Obtaining,
+        additional: AdditionalStores,
     ) -> None:
         self._layout = layout
         self._records = records
@@ -84,6 +86,7 @@ class Fsck:
         self._lending = lending
         self._keeping = keeping
         self._obtaining = obtaining
+        self._additional = additional
         self._one = asyncio.Lock()
 
     async def run(self, *, fix: bool) -> AsyncGenerator[Progress, None]:
@@ -92,22 +95,34 @@ class Fsck:
             findings: list[Finding] = []
             told = ended = 0
             meters: list[LayerMeter] = []
-            records = sorted(self._records.layers.values(), key=lambda record: -record.size)
-            total = sum(record.size + record.blob_size for record in records)
+            await self._additional.look()
+            findings += [_of_store(store) for store in self._additional.stores if store.problem]
+            others = [
+                Kept(record=record, layout=store.layout)
+                for store in self._additional.stores
+                for record in store.layers.values()
+            ]
+            ours = [Kept(record=record, layout=self._layout) for record in self._records.layers.values()]
+            wanted = sorted((*ours, *others), key=lambda kept: -kept.record.size)
+            total = sum(kept.record.size + kept.record.blob_size for kept in wanted)
             for image in tuple(self._records.images.values()):
                 findings += await self._document(image, fix=fix)
             slots = asyncio.Semaphore(_AT_ONCE)
 
-            async def one(record: LayerRecord) -> None:
+            async def one(kept: Kept) -> None:
                 nonlocal ended
                 async with slots:
-                    meter = LayerMeter(record.diff_id, record.size)
+                    meter = LayerMeter(kept.record.diff_id, kept.record.size)
                     meters.append(meter)
-                    if (found := await self._layer(record.diff_id, meter, fix=fix)) is not None:
+                    if kept.layout == self._layout:
+                        found = await self._layer(kept.record.diff_id, meter, fix=fix)
+                    else:
+                        found = await self._of_another(kept, meter)
+                    if found is not None:
                         findings.append(found)
                     ended += 1
 
-            working = asyncio.gather(*(one(record) for record in records))
+            working = asyncio.gather(*(one(kept) for kept in wanted))
             try:
                 while not (await asyncio.wait({working}, timeout=_EVERY))[0]:
                     news, told = tuple(findings[told:]), len(findings)
@@ -176,7 +191,7 @@ class Fsck:
             if record is None:
                 return None
             try:
-                checked, failure = await self._intake.check(self._job(record), meter), ""
+                checked, failure = await self._intake.check(_job(record, self._layout), meter), ""
                 if checked.seal:
                     await self._records.put(replace(record, seal=checked.seal))
             except CrispError as error:
@@ -198,22 +213,29 @@ class Fsck:
             except CrispError as error:
                 return replace(finding, failure=error.message) if self._concerns(record) else None
 
+    async def _of_another(self, kept: Kept, meter: LayerMeter) -> Finding | None:
+        """A layer of an additional store, whose repair is the work of the daemon that fills it."""
+        diff_id = kept.record.diff_id
+        try:
+            problem = (await self._intake.check(_job(kept.record, kept.layout), meter)).problem
+        except CrispError as error:
+            problem = error.message
+        if not problem:
+            return None
+        return Finding(
+            problem=problem,
+            layer=diff_id,
+            images=tuple(name for image in self._obtaining.images_of(diff_id) for name in _names(image)),
+            holders=self._lending.users(diff_id),
+            failure=f"the additional store {kept.layout.root.parent} is only read",
+        )
+
     def _concerns(self, record: LayerRecord) -> bool:
         """Whether the layer is still the one that was looked at, and of an image or held."""
         now = self._records.layers.get(record.diff_id)
         if now is None or now.created_at != record.created_at:
             return False
         return bool(self._obtaining.images_of(record.diff_id) or self._lending.users(record.diff_id))
-
-    def _job(self, record: LayerRecord) -> CheckLayer:
-        return CheckLayer(
-            layout=self._layout,
-            diff_id=record.diff_id,
-            erofs=record.form == EROFS,
-            seal=record.seal,
-            blob=record.blob,
-            what=f"layer {record.diff_id}",
-        )
 
     async def _repair(self, record: LayerRecord, checked: Checked) -> str:
         """How it was done. Raises CrispError."""
@@ -228,7 +250,8 @@ class Fsck:
         if record.form == EROFS and received.seal != record.seal and self._lending.users(record.diff_id):
             how += "; what is mounted keeps what it had"
         await settle(self._put_back(record, received))
-        checked = await self._intake.check(self._job(self._records.layers[record.diff_id]), LayerMeter("", 0))
+        now = self._records.layers[record.diff_id]
+        checked = await self._intake.check(_job(now, self._layout), LayerMeter("", 0))
         return how if not checked.problem else f"{how}, and damaged again: {checked.problem}"
 
     async def _put_back(self, record: LayerRecord, received: Received) -> None:
@@ -279,6 +302,21 @@ class Fsck:
             except OSError as failure:
                 return [replace(one, failure=str(failure)) for one in found]
         return [replace(one, repaired="removed") for one in found]
+
+
+def _job(record: LayerRecord, layout: Layout) -> CheckLayer:
+    return CheckLayer(
+        layout=layout,
+        diff_id=record.diff_id,
+        erofs=record.form == EROFS,
+        seal=record.seal,
+        blob=record.blob,
+        what=f"layer {record.diff_id}",
+    )
+
+
+def _of_store(store: AdditionalStore) -> Finding:
+    return Finding(problem=f"additional store {store.directory}: {store.problem}", failure="it is only read")
 
 
 def _names(image: ImageRecord) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from oci.errors import CrispError, Full
 from oci.manifest import Descriptor
 from shim.images import layers, partial
+from shim.images.additional import AdditionalStores
 from shim.images.checking import Checked, CheckLayer
 from shim.images.fetching import Job, MadeLayer, RegistryLayer
 from shim.images.flights import Flights
@@ -29,6 +31,8 @@ from shim.images.resolving import sha256
 from shim.images.settings import Limits, StoreSettings
 from shim.images.threads import Threads
 from shim.records import LayerRecord
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -55,10 +59,18 @@ def made_here(tar: bytes, layout: Layout, limits: Limits, *, what: str) -> Wante
 class Intake:
     """Belongs to the event loop."""
 
-    def __init__(self, layout: Layout, threads: Threads, settings: StoreSettings, records: Records) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        threads: Threads,
+        settings: StoreSettings,
+        records: Records,
+        additional: AdditionalStores,
+    ) -> None:
         self._layout = layout
         self._threads = threads
         self._records = records
+        self._additional = additional
         self._process = LayerProcess(layout, threads)
         self._slots = asyncio.Semaphore(settings.transfer.parallel)
         self._per_image = settings.transfer.layers
@@ -69,6 +81,8 @@ class Intake:
         self._going: dict[str, asyncio.Event] = {}
         self._partials: dict[str, int] = {}
         self.form = layers.EROFS
+        self.fetched = 0
+        """Compressed bytes that came from registries, also such as were given up."""
 
     def wanted(self) -> frozenset[str]:
         """Diff ids that must not be collected: an image that is being made wants them."""
@@ -81,8 +95,6 @@ class Intake:
         self._wanted.update(held)
         try:
             yield
-        self.fetched = 0
-        """Compressed bytes that came from registries, also such as were given up."""
         finally:
             self._wanted.subtract(held)
             for diff_id in held:
@@ -149,7 +161,7 @@ class Intake:
         if meter is not None:
             meter.add(shown)
         await self.gone(layer.diff_id)
-        if layer.diff_id in self._records.layers:
+        if layer.diff_id in self._records.layers or await self._elsewhere(layer.diff_id):
             own.received, own.phase = own.total, Phase.SHARED
             return
         for again in (True, False):
@@ -163,6 +175,17 @@ class Intake:
             else:
                 shown.received, shown.phase = shown.total, Phase.DONE
                 return
+
+    async def _elsewhere(self, diff_id: str) -> bool:
+        """Whether an additional store has the layer, so that it need not come."""
+        if self._additional.kept(diff_id) is None:
+            return False
+        try:
+            await self._additional.check((diff_id,))
+        except CrispError as failure:
+            log.warning("a layer is fetched that should be there", extra={"reason": str(failure)})
+            return False
+        return True
 
     async def _make(self, layer: Wanted, meter: LayerMeter, what: str) -> LayerRecord:
         self._meters[layer.diff_id] = meter
@@ -181,6 +204,9 @@ class Intake:
         except BaseException:
             await settle(self.look_at_partials())
             raise
+        finally:
+            if isinstance(layer.job, RegistryLayer):
+                self.fetched += meter.received - meter.kept
         self._partials.pop(hexadecimal(layer.blob.digest), None)
         meter.phase = Phase.UNPACKING
         record: LayerRecord | None = None
@@ -204,9 +230,6 @@ class Intake:
     async def receive(self, job: Job, meter: LayerMeter) -> Received:
         """A layer in temporary files, which are the caller's; it does not become one of the store."""
         async with self._slots:
-        finally:
-            if isinstance(layer.job, RegistryLayer):
-                self.fetched += meter.received - meter.kept
             return await self._process.run(job, meter)
 
     async def check(self, job: CheckLayer, meter: LayerMeter) -> Checked:

@@ -19,6 +19,7 @@ from shim.files import remove_tree, sync_directory
 from shim.images import layers
 from shim.images.catalogue import merge
 from shim.images.documents import digests_of, remove_documents, write_documents
+from shim.images.holdings import Holdings
 from shim.images.intake import Intake, Wanted, made_here, settle
 from shim.images.layout import Layout
 from shim.images.lending import Lending, Loan, stack_order
@@ -53,6 +54,7 @@ class Keeping:
         threads: Threads,
         intake: Intake,
         lending: Lending,
+        holdings: Holdings,
     ) -> None:
         self._layout = layout
         self._records = records
@@ -60,6 +62,7 @@ class Keeping:
         self._threads = threads
         self._intake = intake
         self._lending = lending
+        self._holdings = holdings
         self._lock = asyncio.Lock()
         self._graves: set[asyncio.Future[None]] = set()
         self._owed: set[ContainerId] = set()
@@ -94,7 +97,7 @@ class Keeping:
         try:
             with self._intake.wanting(resolved.config.diff_ids):
                 await self._intake.ensure(wanted, meter, what=what)
-                kept = sum(self._records.layers[layer.diff_id].size for layer in wanted)
+                kept = sum(self._holdings.kept(layer.diff_id).record.size for layer in wanted)
                 if kept > limit:
                     raise BadInput(f"{what}: layers of {kept} bytes uncompressed, the limit is {limit}")
                 if meter is not None:
@@ -116,13 +119,16 @@ class Keeping:
     async def _repair(self, diff_ids: tuple[str, ...], what: str) -> Wanted | None:
         """The layer that must stand on top of these, where directories of them would look wrong."""
         order = stack_order(diff_ids)
-        implied = await self._threads.do(lambda: [read_implied(self._layout, layer) for layer in order])
+        layouts = [self._holdings.layout_of(layer) for layer in order]
+        implied = await self._threads.do(
+            lambda: [read_implied(layout, layer) for layout, layer in zip(layouts, order, strict=True)]
+        )
         if not must_look(implied):
             return None
         borrower = ContainerId(f"repair-{secrets.token_hex(8)}")
         loan = Loan(image_id=ImageId(""), layers=order)
         try:
-            lower = await self._lending.lend(borrower, loan, self._records.layers)
+            lower = await self._lending.lend(borrower, loan)
             views = [
                 LayerView(top=Path(top), implied=paths)
                 for top, paths in zip(reversed(lower), implied, strict=True)
@@ -154,6 +160,8 @@ class Keeping:
     ) -> ImageRecord:
         async with self._lock:
             before = self._records.images.get(resolved.image_id)
+            known = self._records.layers
+            ours = [known[diff_id] for diff_id in dict.fromkeys(diff_ids) if diff_id in known]
             size = await self._threads.do(write_documents, self._layout, resolved.documents, what)
             new = ImageRecord(
                 id=resolved.image_id,
@@ -162,7 +170,7 @@ class Keeping:
                 manifest_digest=resolved.manifest_digest,
                 config=resolved.config,
                 layers=diff_ids,
-                size=size + sum(self._records.layers[diff_id].size for diff_id in dict.fromkeys(diff_ids)),
+                size=size + sum(layer.size for layer in ours),
                 created_at=time.time_ns(),
                 annotations=dict(annotations),
                 admissions=(admission,),

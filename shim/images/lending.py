@@ -19,6 +19,8 @@ from pathlib import Path
 from oci.errors import Internal
 from oci.workload import ContainerId, ImageId, PodId
 from shim.files import write_atomic
+from shim.images.additional import Kept
+from shim.images.holdings import Holdings
 from shim.images.layers import EROFS, NEEDS, present
 from shim.images.layout import Layout
 from shim.images.settling import Settling
@@ -26,7 +28,6 @@ from shim.images.threads import Threads
 from shim.kernel import mount
 from shim.kernel.layered import mount_erofs
 from shim.kernel.mountinfo import mounts_below
-from shim.records import LayerRecord
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +51,14 @@ def stack_order(layers: Sequence[str]) -> tuple[str, ...]:
 class Lending:
     """Counts and mounts of one store. Belongs to the event loop."""
 
-    def __init__(self, layout: Layout, threads: Threads) -> None:
+    def __init__(self, layout: Layout, threads: Threads, holdings: Holdings) -> None:
         self._layout = layout
+        self._holdings = holdings
         self._threads = threads
         self._loans: dict[ContainerId, Loan] = {}
         self._users: dict[str, set[ContainerId]] = {}
         self._lock = asyncio.Lock()
-        self._settling = Settling(layout, threads, self.layers)
+        self._settling = Settling(holdings.layout_of, threads, self.layers)
 
     async def close(self) -> None:
         """What was lent stays lent."""
@@ -89,12 +91,10 @@ class Lending:
         wanted = frozenset(os.fspath(self._layout.tree(diff_id)) for diff_id in self._users)
         await self._threads.do(self._unmount_others, wanted)
 
-    async def lend(
-        self, container_id: ContainerId, loan: Loan, records: Mapping[str, LayerRecord]
-    ) -> tuple[str, ...]:
+    async def lend(self, container_id: ContainerId, loan: Loan) -> tuple[str, ...]:
         """Paths of the loan's layers, the top one first, mounted where their form needs it.
 
-        Raises Internal (a layer is damaged or cannot be mounted), OSError (disk).
+        Raises Absent (a layer is nowhere), Internal (one is damaged or cannot be mounted), OSError (disk).
         """
         async with self._lock:
             fresh = container_id not in self._loans
@@ -102,14 +102,14 @@ class Lending:
                 raise Internal(f"container {container_id} holds the layers of another image already")
             self._count(container_id, loan)
             try:
-                wanted = [records[diff_id] for diff_id in loan.layers]
+                wanted = [self._holdings.kept(diff_id) for diff_id in loan.layers]
                 await self._threads.do(self._make_ready, container_id, loan, wanted)
             except BaseException:
                 if fresh:
                     await self._uncount(container_id)
                 raise
-        self._settling.started(record.diff_id for record in wanted if record.form == EROFS)
-        return tuple(os.fspath(self._layout.tree(diff_id)) for diff_id in reversed(loan.layers))
+        self._settling.started(kept.record.diff_id for kept in wanted if kept.record.form == EROFS)
+        return tuple(os.fspath(self._shown(kept)) for kept in reversed(wanted))
 
     async def take_back(self, container_id: ContainerId) -> bool:
         """End a loan; False when there was none."""
@@ -135,37 +135,42 @@ class Lending:
             if not self._users[diff_id]:
                 del self._users[diff_id]
 
-    def _make_ready(self, container_id: ContainerId, loan: Loan, records: Sequence[LayerRecord]) -> None:
+    def _shown(self, kept: Kept) -> Path:
+        """Where the layer's files are seen: mounts are all made in our own store."""
+        layout = self._layout if kept.record.form == EROFS else kept.layout
+        return layout.tree(kept.record.diff_id)
+
+    def _make_ready(self, container_id: ContainerId, loan: Loan, wanted: Sequence[Kept]) -> None:
         content = json.dumps({"image": loan.image_id, "layers": loan.layers}).encode("ascii")
         path = self._layout.lent_file(container_id)
         if not path.exists():
             # not durable on purpose: after a power cut no container runs on these mounts
             write_atomic(path, content)
-        for record in records:
-            self._mount(record)
+        for kept in wanted:
+            self._mount(kept)
 
-    def _mount(self, record: LayerRecord) -> None:
-        target = self._layout.tree(record.diff_id)
+    def _mount(self, kept: Kept) -> None:
+        record, target = kept.record, self._shown(kept)
         if record.form == EROFS and is_mounted(target):
             return
-        if not present(self._layout, record):
+        if not present(kept.layout, record):
             raise Internal(
-                f"layer {record.diff_id}: its files in {self._layout.root} are missing or cut short: "
+                f"layer {record.diff_id}: its files in {kept.layout.root} are missing or cut short: "
                 "remove the image and pull it again"
             )
         if record.form != EROFS:
             return
         with contextlib.suppress(FileExistsError):
             target.mkdir(0o700)
+        index, tar = kept.layout.index(record.diff_id), kept.layout.tar(record.diff_id)
         try:
-            index, tar = self._layout.index(record.diff_id), self._layout.tar(record.diff_id)
             mount_erofs(target, index, device=tar)
         except OSError as failure:
             name = errno.errorcode.get(failure.errno or 0, str(failure.errno))
             cannot = failure.errno in (errno.ENOTBLK, errno.ENODEV)
             hint = f': images.layer_form = "erofs" takes {NEEDS}' if cannot else ""
             raise Internal(
-                f"layer {record.diff_id}: mounting {self._layout.index(record.diff_id)} at {target}: "
+                f"layer {record.diff_id}: mounting {index} at {target}: "
                 f"{os.strerror(failure.errno or 0).lower()} ({name}){hint}"
             ) from failure
 

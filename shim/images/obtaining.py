@@ -13,6 +13,7 @@ from shim.images.asking import Asker, Asking
 from shim.images.cancellation import Cancellation
 from shim.images.documents import read_document
 from shim.images.fetching import ArchiveLayer, Job, RegistryLayer
+from shim.images.holdings import Holdings
 from shim.images.intake import Intake
 from shim.images.layout import Layout
 from shim.images.persistence import Records
@@ -38,6 +39,7 @@ class Obtaining:
         intake: Intake,
         asking: Asking,
         node: Platform,
+        holdings: Holdings,
     ) -> None:
         self._layout = layout
         self._records = records
@@ -46,6 +48,7 @@ class Obtaining:
         self._intake = intake
         self._asking = asking
         self._node = node
+        self._holdings = holdings
 
     async def from_tar(self, record: LayerRecord) -> Received:
         """The layer with its index made anew from its own tar."""
@@ -73,7 +76,8 @@ class Obtaining:
         jobs: list[Job] = []
         if record.blob:
             expected = Expected(diff_id=record.diff_id, digest=record.blob)
-            jobs.append(await self._local(record, self._layout.blob(record.diff_id), expected))
+            blob_file = self._holdings.layout_of(record.diff_id).blob(record.diff_id)
+            jobs.append(await self._local(record, blob_file, expected))
         for image in self.images_of(record.diff_id):
             try:
                 blob = await self.blob_of(image, record.diff_id)
@@ -88,13 +92,14 @@ class Obtaining:
         return jobs
 
     def images_of(self, diff_id: str) -> list[ImageRecord]:
-        return [image for image in self._records.images.values() if diff_id in image.layers]
+        return [image for image in self._holdings.images.values() if diff_id in image.layers]
 
     async def manifest(self, image: ImageRecord) -> Manifest | None:
         """The manifest that the image came with; None for one of a docker-archive. Raises Internal."""
         if not image.manifest_digest:
             return None
-        body = await self._threads.do(read_document, self._layout, image.manifest_digest)
+        home = self._holdings.home_of(image.id)
+        body = await self._threads.do(read_document, home, image.manifest_digest)
         parsed = parse_document(body, what=f"manifest {image.manifest_digest}")
         return parsed if isinstance(parsed, Manifest) else None
 

@@ -18,6 +18,7 @@ from shim.images.cancellation import Cancellation
 from shim.images.catalogue import by_reference, find, names_of
 from shim.images.fetching import RegistryLayer
 from shim.images.flights import Flights
+from shim.images.holdings import Holdings
 from shim.images.intake import Intake, Wanted
 from shim.images.keeping import Keeping, Names
 from shim.images.layout import Layout
@@ -48,6 +49,7 @@ class Pulls:
         gate: Gate,
         intake: Intake,
         keeping: Keeping,
+        holdings: Holdings,
     ) -> None:
         self._layout = layout
         self._node = node
@@ -58,12 +60,13 @@ class Pulls:
         self._gate = gate
         self._intake = intake
         self._keeping = keeping
+        self._holdings = holdings
         self._flights: Flights[tuple[str, bool, Asker], ImageRecord] = Flights()
         self._meters: list[PullMeter] = []
+        self._begun = self._ok = self._cancelled = 0
         # The pictures of the latest pulls that ended well: a quick one would otherwise never be seen.
         self._ended: deque[PullProgress] = deque(maxlen=_REMEMBERED)
 
-        self._begun = self._ok = self._cancelled = 0
     async def close(self) -> None:
         """End what runs, and wait until it has cleaned up."""
         await self._flights.close()
@@ -96,9 +99,6 @@ class Pulls:
         """The latest pulls that ended well (stage "done"), then the running ones; each oldest first."""
         return (*self._ended, *(meter.snapshot() for meter in self._meters))
 
-    async def explain(
-        self, reference: str, credentials: Credentials | None, *, namespace: str
-    ) -> tuple[str, ...]:
     def totals(self) -> PullTotals:
         ended = self._begun - len(self._meters)
         return PullTotals(
@@ -108,6 +108,9 @@ class Pulls:
             received=self._intake.fetched,
         )
 
+    async def explain(
+        self, reference: str, credentials: Credentials | None, *, namespace: str
+    ) -> tuple[str, ...]:
         """Who would be asked, and what the policy demands then: lines without a secret."""
         decision = await self._asking.decide(reference, Asker(credentials=credentials, namespace=namespace))
         policies = [
@@ -127,21 +130,21 @@ class Pulls:
             with contextlib.nullcontext() if known else self._intake.coming():
                 async with asyncio.timeout(total):
                     record = await self._pull_metered(reference, asker, annotations, meter)
-        except TimeoutError:
-            raise Deadline(
-                f"image {meter.reference}: not here after {total:.0f} s (images.pull_timeout),"
         except asyncio.CancelledError:
             self._cancelled += 1
             raise
+        except TimeoutError:
+            raise Deadline(
+                f"image {meter.reference}: not here after {total:.0f} s (images.pull_timeout),"
                 f" {meter.snapshot().received} bytes came in that time"
             ) from None
         finally:
             self._meters.remove(meter)
         meter.stage = DONE
+        self._ok += 1
         self._ended.append(meter.snapshot())
         return record
 
-        self._ok += 1
     async def _pull_metered(
         self,
         reference: str,
@@ -166,6 +169,8 @@ class Pulls:
         reference = route.reference
         cancellation = Cancellation()
         before = find(str(reference), self._records.images)
+        if before is not None and not self._holdings.whole(before):
+            before = None
         digests = frozenset(before.digests if before is not None else ())
 
         def known(digest: str) -> bool:

@@ -82,17 +82,20 @@ def plan(
     layers: Mapping[str, LayerRecord],
     *,
     lent: frozenset[str],
+    elsewhere: frozenset[str] = frozenset(),
     layout: Layout,
 ) -> Plan:
     """An image that lacks a layer or a document is no longer there: kubelet will ask for it again.
 
     Whole layers that an image or a container wants stay, also those of images that are dropped for another
-    layer's sake: the next pull needs them. What has no record goes.
+    layer's sake: the next pull needs them. What has no record goes. `elsewhere` are layers of
+    additional stores.
     """
+    there = seen.whole | elsewhere
     broken = [
         image
         for image in images.values()
-        if not digests_of(image) <= seen.documents or any(layer not in seen.whole for layer in image.layers)
+        if not digests_of(image) <= seen.documents or not there.issuperset(image.layers)
     ]
     gone = frozenset(image.id for image in broken)
     lost = [record for diff_id, record in layers.items() if diff_id not in seen.whole]

@@ -68,6 +68,7 @@ class StoreSettings:
     pinned: tuple[str, ...] = ()  # shell patterns of names
     isolate_unpack: bool = True
     keep_compressed: bool = False  # pulled layers beside their tars, as they came: for re-export
+    additional: tuple[Path, ...] = ()  # state directories of others, which are only read
     writable: Path | None = None  # where containers write, if that may be another file system
     limits: Limits = Limits()
     transfer: Transfer = Transfer()

@@ -27,12 +27,12 @@ class Settling:
 
     def __init__(
         self,
-        layout: Layout,
+        layout_of: Callable[[str], Layout],
         threads: Threads,
         lent: Callable[[], frozenset[str]],
         after: tuple[float, ...] = AFTER,
     ) -> None:
-        self._layout = layout
+        self._layout_of = layout_of
         self._threads = threads
         self._lent = lent
         self._after = after
@@ -69,7 +69,7 @@ class Settling:
     def _drop(self, diff_ids: Iterable[str]) -> None:
         for diff_id in diff_ids:
             with contextlib.suppress(OSError):  # removed meanwhile, or the disk has other troubles
-                descriptor = os.open(self._layout.tar(diff_id), os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(self._layout_of(diff_id).tar(diff_id), os.O_RDONLY | os.O_CLOEXEC)
                 try:
                     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
                 finally:

@@ -13,17 +13,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oci.errors import Absent
+from oci.errors import Absent, WrongState
 from oci.manifest import Platform, normalise
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, ImageId, PodId
 from shim.images import layers, recovery
+from shim.images.additional import AdditionalStore, AdditionalStores
 from shim.images.asking import Asking
 from shim.images.catalogue import find
 from shim.images.documents import digests_of, read_document
 from shim.images.export import Export
 from shim.images.foreign import Taken
 from shim.images.fsck import Fsck
+from shim.images.holdings import Holdings
 from shim.images.importing import Importing
 from shim.images.intake import Intake, settle
 from shim.images.keeping import Keeping
@@ -68,11 +70,15 @@ class ImageStore:
         self._records = records
         self._settings = settings
         self._threads = Threads(remote=_REGISTRY_THREADS, local=_LOCAL_THREADS)
-        self._intake = Intake(self._layout, self._threads, settings, records)
-        self._lending = Lending(self._layout, self._threads)
+        self._additional = AdditionalStores(settings.additional, own=directory)
+        self._holdings = Holdings(self._layout, records, self._additional)
+        self._intake = Intake(self._layout, self._threads, settings, records, self._additional)
+        self._lending = Lending(self._layout, self._threads, self._holdings)
         self._asking = Asking(settings, self._threads)
         self._gate = Gate(settings, self._threads, self._layout.temporary)
-        self._keeping = Keeping(self._layout, records, settings, self._threads, self._intake, self._lending)
+        self._keeping = Keeping(
+            self._layout, records, settings, self._threads, self._intake, self._lending, self._holdings
+        )
         architecture, variant = normalise(settings.architecture or os.uname().machine, settings.variant)
         self._node = Platform(architecture=architecture, variant=variant)
         self._importing = Importing(
@@ -88,16 +94,17 @@ class ImageStore:
             gate=self._gate,
             intake=self._intake,
             keeping=self._keeping,
+            holdings=self._holdings,
         )
         self.upkeep = self._upkeep()
 
     def _upkeep(self) -> Upkeep:
         rooms = self._layout, self._records, self._settings, self._threads, self._intake
-        obtaining = Obtaining(*rooms, self._asking, self._node)
+        obtaining = Obtaining(*rooms, self._asking, self._node, self._holdings)
         return Upkeep(
-            fsck=Fsck(*rooms, self._lending, self._keeping, obtaining),
+            fsck=Fsck(*rooms, self._lending, self._keeping, obtaining, self._additional),
             pruning=Pruning(self._records, self._intake, self._keeping, self._lending),
-            export=Export(self._layout, self._records, self._threads, self._intake, obtaining),
+            export=Export(self._holdings, self._threads, self._intake, obtaining),
             keeping=self._keeping,
             require=self.require,
         )
@@ -111,10 +118,16 @@ class ImageStore:
         await self._threads.do(recovery.prepare, layout)
         await self._asking.recover()
         self._intake.form = await self._threads.do(layers.choose_form, self._settings.form, layout.temporary)
+        await self.look_at_additional()
         await self._lending.recover(containers, pods)
         seen = await self._threads.do(recovery.look, layout, tuple(self._records.layers.values()))
         plan = recovery.plan(
-            seen, self._records.images, self._records.layers, lent=self._lending.layers(), layout=layout
+            seen,
+            self._records.images,
+            self._records.layers,
+            lent=self._lending.layers(),
+            elsewhere=frozenset().union(*(store.layers for store in self._additional.stores)),
+            layout=layout,
         )
         for image in plan.images:
             log.warning("an image is damaged, it must be pulled again", extra={"image": image.id})
@@ -140,15 +153,28 @@ class ImageStore:
         return self._intake.form
 
     def all(self) -> tuple[ImageRecord, ...]:
-        """Every image, dangling ones too."""
-        return tuple(self._records.images.values())
+        """Every image, dangling ones and those of additional stores too."""
+        return tuple(self._holdings.images.values())
+
+    @property
+    def additional(self) -> tuple[AdditionalStore, ...]:
+        """The additional stores as the last look has found them: that of the start, of a pull, of a check."""
+        return self._additional.stores
+
+    async def look_at_additional(self) -> None:
+        """See what has changed in the additional stores."""
+        for store in await self._additional.look():
+            log.warning(
+                "an additional image store cannot be used whole",
+                extra={"directory": str(store.directory), "problem": store.problem},
+            )
 
     def find(self, name: str) -> ImageRecord | None:
         """The image of a name in any form of section 12.0: reference, id, bare hex, unique prefix of an id.
 
         None when there is none. Raises BadInput for an empty name or an ambiguous prefix.
         """
-        return find(name, self._records.images, self._asking.meaning)
+        return find(name, self._holdings.images, self._asking.meaning)
 
     def require(self, name: str) -> ImageRecord:
         """As `find`, but raises Absent."""
@@ -165,7 +191,8 @@ class ImageStore:
         annotations: Mapping[str, str] | None = None,
         namespace: str = "",
     ) -> ImageRecord:
-        """Fetch an image and make it ready; see `Pulls.pull`."""
+        """Fetch an image and make it ready; see `Pulls.pull`. Layers of additional stores need not come."""
+        await self.look_at_additional()
         return await self._pulls.pull(
             reference, credentials, annotations=annotations or {}, namespace=namespace
         )
@@ -181,6 +208,10 @@ class ImageStore:
         """The latest pulls that ended well (stage "done"), then the running ones; each oldest first."""
         return self._pulls.progress()
 
+    def pull_totals(self) -> PullTotals:
+        """How pulls have ended since the start."""
+        return self._pulls.totals()
+
     async def explain(
         self, reference: str, credentials: Credentials | None = None, *, namespace: str = ""
     ) -> tuple[str, ...]:
@@ -191,8 +222,18 @@ class ImageStore:
         """Remove the whole image that `name` names, all tags with it; absent is success.
 
         Unpacked files go in the background. What containers use stays on disk until the last of them is gone.
+        Raises WrongState for one that only an additional store has.
         """
-        await settle(self._keeping.remove(lambda: self.find(name)))
+        await settle(self._keeping.remove(lambda: self._own(name)))
+
+    def _own(self, name: str) -> ImageRecord | None:
+        found = self.find(name) or find(name, self._records.images, self._asking.meaning)
+        if found is None or (ours := self._records.images.get(found.id)) is not None:
+            return found and ours
+        raise WrongState(
+            f"image {name[:200]}: it is in the additional store"
+            f" {self._holdings.home_of(found.id).root.parent}, which is only read"
+        )
 
     async def import_archive(self, path: Path, *, names: Sequence[str] = ()) -> list[ImageRecord]:
         """Read an OCI layout or docker-archive: a tar, a gzip or zstd of one, or a directory.
@@ -208,10 +249,6 @@ class ImageStore:
 
         All of them, or those of `images` (names, ids, digests). One that cannot be had is told with its
         reason. With `dry_run` nothing comes in. Raises BadInput when the store cannot be read.
-    def pull_totals(self) -> PullTotals:
-        """How pulls have ended since the start."""
-        return self._pulls.totals()
-
         """
         return await self._importing.store(kind, root, images, dry_run=dry_run)
 
@@ -222,22 +259,15 @@ class ImageStore:
 
         `owners` shifts the owners of all files to those of a user namespace.
 
-        Repeatable with equal arguments. Raises Absent (no such image), Internal (mount), Full.
+        Repeatable with equal arguments. Raises Absent (no such image), Internal (mount), Full, Busy (an
+        additional store does not answer).
         """
-        loan = self._lending.loans.get(container_id)
-        if loan is None or loan.image_id != image_id:
-            record = self._records.images.get(image_id)
-            if record is None:
-                raise Absent(f"image {image_id} is not in the store: it was removed")
-            loan = Loan(image_id=image_id, layers=stack_order(record.layers))
+        loan = self._loan(container_id, image_id)
         what = f"root file system of container {container_id}"
         with self._intake.wanting(loan.layers):
             try:
-                lower = await self._lending.lend(container_id, loan, self._records.layers)
-                lower = lower or (str(self._layout.empty),)
+                lower = await self._lend(container_id, loan)
                 upper, work = await self._threads.do(_make_writable, directory, Path(lower[0]), owners)
-            except KeyError as failure:
-                raise Absent(f"{what}: layer {failure} of image {image_id} is not in the store") from failure
             except OSError as failure:
                 raise disk_failure(failure, directory, what) from failure
         mount = RootfsMount(
@@ -254,26 +284,35 @@ class ImageStore:
     ) -> Rootfs:
         """Lend the image's layers to a pod, to be seen read-only; `holder` is "POD.WORD".
 
-        `release_rootfs` gives them back. Raises Absent (no such image), Internal (mount), Full.
+        `release_rootfs` gives them back. Raises as `acquire_rootfs`.
         """
-        record = self._records.images.get(image_id)
-        if record is None:
-            raise Absent(f"image {image_id} is not in the store: it was removed")
-        loan = Loan(image_id=image_id, layers=stack_order(record.layers))
+        loan = self._loan(holder, image_id)
         with self._intake.wanting(loan.layers):
             try:
-                lower = await self._lending.lend(holder, loan, self._records.layers)
-            except KeyError as failure:
-                raise Absent(f"layer {failure} of image {image_id} is not in the store") from failure
+                lower = await self._lend(holder, loan)
             except OSError as failure:
                 raise disk_failure(failure, self._layout.root, f"image volume of {image_id}") from failure
-        lower = lower or (str(self._layout.empty),)
         space = owners.namespace if owners is not None else ""
         if len(lower) == 1:  # overlayfs wants two layers where none is writable
             mount = RootfsMount(type="bind", source=lower[0], options=("ro",), user_namespace=space)
         else:
             mount = RootfsMount(type="overlay", lower=lower, options=("ro",), user_namespace=space)
         return Rootfs(mounts=(mount,))
+
+    def _loan(self, holder: ContainerId, image_id: ImageId) -> Loan:
+        """What the holder has of that image already, else what it is to have."""
+        loan = self._lending.loans.get(holder)
+        if loan is not None and loan.image_id == image_id:
+            return loan
+        record = self._holdings.images.get(image_id)
+        if record is None:
+            raise Absent(f"image {image_id} is not in the store: it was removed")
+        return Loan(image_id=image_id, layers=stack_order(record.layers))
+
+    async def _lend(self, holder: ContainerId, loan: Loan) -> tuple[str, ...]:
+        ours = self._records.layers
+        await self._additional.check(layer for layer in loan.layers if layer not in ours)
+        return await self._lending.lend(holder, loan) or (str(self._layout.empty),)
 
     def volumes_of(self, pod_id: PodId) -> dict[ContainerId, ImageId]:
         """What was lent by `acquire_volume` to holders of that pod."""
@@ -290,9 +329,9 @@ class ImageStore:
 
     async def document(self, image_id: ImageId) -> bytes:
         """The image configuration as the registry sent it (JSON). Raises Absent, Internal."""
-        if image_id not in self._records.images:
+        if image_id not in self._holdings.images:
             raise Absent(f"image {image_id} is not in the store")
-        return await self._threads.do(read_document, self._layout, image_id)
+        return await self._threads.do(read_document, self._holdings.home_of(image_id), image_id)
 
     async def filesystem_usage(self) -> FilesystemUsage:
         """What images take, from the records: no walk, works on an empty store."""

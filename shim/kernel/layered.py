@@ -184,6 +184,14 @@ def overlay_by_options(
         mount.mount("overlay", target, "overlay", flags, ",".join(data))
 
 
+def offer_erofs(index: str | Path, *, device: str | Path) -> None:
+    """Let the kernel open what `mount_erofs` would mount, and close it again. Raises OSError as that does."""
+    with file_system("erofs") as context:
+        configure(context, "source", os.fspath(index))
+        configure(context, "device", os.fspath(device))
+        create(context)
+
+
 def mount_erofs(target: str | Path, index: str | Path, *, device: str | Path | None = None) -> None:
     """Mount the EROFS image `index`, read-only, with the file `device` as its second device.
 

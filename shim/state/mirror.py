@@ -77,9 +77,16 @@ class Mirror:
     def rows(self) -> Iterator[Row | Path]:
         """Every copy that is there: the row, or the path of one that cannot be read or is damaged."""
         for pattern in ("pods/*/" + NAME, "containers/*/" + NAME, "mirror/*/*.json"):
-            for path in sorted(self._state_dir.glob(pattern)):
-                row = _read(path)
-                yield row if row is not None else path
+            yield from self._matching(pattern)
+
+    def rows_of(self, kind: str) -> Iterator[Row | Path]:
+        """The same of images ("image") or layers ("layer") alone."""
+        return self._matching(f"mirror/{kind}/*.json")
+
+    def _matching(self, pattern: str) -> Iterator[Row | Path]:
+        for path in sorted(self._state_dir.glob(pattern)):
+            row = _read(path)
+            yield row if row is not None else path
 
 
 def _read(path: Path) -> Row | None:

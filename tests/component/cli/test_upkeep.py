@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from api.proto import cri_pb2
 from tests.component.cli.person import IMAGE, crisp, ended, said
-from tests.daemon import Daemon
+from tests.daemon import CALL_LIMIT, Daemon
 
 
 @pytest.fixture
@@ -80,6 +82,45 @@ def test_an_image_is_carried_away_whole_or_not_at_all(daemon: Daemon, disk: Path
     assert len(json.loads(said(daemon, "images", "-o", "json"))) == 1
     assert ended(daemon, "prune", "--all")[0] == 0
     assert json.loads(said(daemon, "images", "-o", "json")) == []
+
+
+def test_the_images_of_an_additional_store_run_and_are_shown_as_what_they_are(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    said(daemon, "pull", "-q", IMAGE)
+    other, lost = tmp_path / "other", tmp_path / "lost"
+    other.mkdir()
+    for name in ("images", "mirror"):  # docs/images.md
+        subprocess.run(["cp", "-ax", daemon.state_dir / name, other], check=True)
+    said(daemon, "rmi", IMAGE)
+    daemon.overrides = {"images": {"additional_stores": [str(other), str(lost)]}}
+    daemon.restart()
+    (image,) = json.loads(said(daemon, "images", "-o", "json"))
+    assert (image["tags"], image["additional_store"]) == (["docker.io/library/busybox:latest"], str(other))
+    head, line = said(daemon, "images").splitlines()
+    assert (head.split("  ")[-1].strip(), line.split()[-1]) == ("ADDITIONAL STORE", str(other))
+    said(daemon, "run", "-d", "--name", "works", IMAGE, "sleep", "1000")
+    assert said(daemon, "exec", "works", "echo", "on") == "on\n"
+    said(daemon, "rm", "-f", "works")
+    status, _, words = ended(daemon, "rmi", IMAGE)
+    assert (status != 0, f"it is in the additional store {other}, which is only read" in words) == (
+        True,
+        True,
+    )
+    assert ended(daemon, "prune", "--all")[0] == 0
+    missing = f"{lost}/mirror/image: no such file or directory"
+    checks = json.loads(crisp(daemon, "doctor", "-o", "json").stdout)
+    found = {one["name"]: (one["verdict"], one["found"]) for one in checks if "additional" in one["name"]}
+    assert found == {
+        f"additional store {other}": ("ok", "1 images, 1 layers"),
+        f"additional store {lost}": ("warning", f"{missing}; usable: 0 images, 0 layers"),
+    }
+    answer = daemon.runtime().Status(cri_pb2.StatusRequest(verbose=True), timeout=CALL_LIMIT)
+    conditions = {one.type: (one.status, one.message) for one in answer.status.conditions}
+    assert conditions["AdditionalStoresUsable"] == (False, f"{lost}: {missing}")
+    assert conditions["RuntimeReady"][0]
+    assert json.loads(answer.info["additionalStores"])[str(other)]["images"] == 1
+    assert [path.name for path in (daemon.state_dir / "images/layers").iterdir()] == []
 
 
 def test_a_directory_for_images_is_one_daemons_and_is_never_made(daemon: Daemon, disk: Path) -> None:
