@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from shim.images import layers
+from shim.images.unpacking import Unpacked
 from shim.kernel import libc
 from shim.state.database import Database
 
@@ -102,8 +103,6 @@ class Log:
 
     def name(self, path: str, inode: int | None, other: tuple[int, str] | None = None) -> None:
         above = self.inode(os.path.dirname(path))  # noqa: PTH120 - text
-        if above is None and inode is None:
-            return  # made by a process that was ended before its work was looked at
         assert above is not None, path
         place = (above, os.path.basename(path))  # noqa: PTH119 - text
         if inode is None:
@@ -166,12 +165,13 @@ class _Doors:
                 files = [(log.root / name).read_bytes() for name in DATABASE]
                 log.ops.append(Commit((files[0], files[1])))
 
-        async def unpacking(tar: Path, directory: Path, *rest: Any, **more: Any) -> str:
+        async def unpacking(tar: Path, directory: Path, *rest: Any, **more: Any) -> Unpacked:
             log.fail("unpack", str(directory))
-            seal = await unpack(tar, directory, *rest, **more)
-            with log.lock:
-                self._made(directory)
-            return seal
+            try:
+                return await unpack(tar, directory, *rest, **more)
+            finally:  # one that was ended has made files too
+                with log.lock:
+                    self._made(directory)
 
         return [*doors, (libc, "call", calling), (Database, "write", writing), (layers, "unpack", unpacking)]
 
