@@ -117,7 +117,7 @@ async def renew_tree(
     what, fresh = f"layer {record.diff_id}", layout.fresh(".tree")
     try:
         await threads.do(fresh.mkdir, 0o755)
-        seal = await unpack(received.tar, fresh, what, isolate=isolate)
+        unpacked = await unpack(received.tar, fresh, what, isolate=isolate)
         await threads.do(_exchange, layout, record, fresh)
     except OSError as failure:
         raise disk_failure(failure, fresh, what) from failure
@@ -125,7 +125,7 @@ async def renew_tree(
         await threads.do(received.discard)
         await threads.do(remove_tree, fresh)
     size = await threads.do(layers.size_of, layout, record.diff_id, layers.DIRECTORY)
-    return replace(record, size=size, seal=seal)
+    return replace(record, size=size, seal=unpacked.seal)
 
 
 def _exchange(layout: Layout, record: LayerRecord, fresh: Path) -> None:

@@ -15,7 +15,7 @@ from shim.images.layout import Layout
 from shim.images.parents import encode_implied
 from shim.images.receive import Received, disk_failure
 from shim.images.threads import Threads
-from shim.images.unpacking import unpack
+from shim.images.unpacking import Unpacked, unpack
 from shim.images.usage import walk
 from shim.kernel.probe import can_mount_erofs_from_file
 from shim.records import LayerRecord
@@ -129,8 +129,8 @@ async def _keep_tree(
     directory = layout.fresh(".tree")
     try:
         await threads.do(directory.mkdir, 0o755)
-        seal = await unpack(received.tar, directory, what, isolate=isolate)
-        return await threads.do(_name_tree, layout, diff_id, received, directory, seal, what)
+        unpacked = await unpack(received.tar, directory, what, isolate=isolate)
+        return await threads.do(_name_tree, layout, diff_id, received, directory, unpacked, what)
     except OSError as failure:
         raise disk_failure(failure, directory, what) from failure
     finally:
@@ -143,7 +143,7 @@ def _clear(received: Received, directory: Path) -> None:
 
 
 def _name_tree(
-    layout: Layout, diff_id: str, received: Received, directory: Path, seal: str, what: str
+    layout: Layout, diff_id: str, received: Received, directory: Path, unpacked: Unpacked, what: str
 ) -> LayerRecord:
     tree = layout.tree(diff_id)
     try:
@@ -155,16 +155,15 @@ def _name_tree(
         sync_directory(layout.lower)
     except OSError as failure:
         raise disk_failure(failure, tree, what) from failure
-    use = walk(tree)
     return LayerRecord(
         diff_id=diff_id,
         form=DIRECTORY,
-        size=use.bytes + walk(layout.implied(diff_id)).bytes,
-        inodes=use.inodes,
+        size=unpacked.use.bytes + walk(layout.implied(diff_id)).bytes,
+        inodes=unpacked.use.inodes,
         created_at=time.time_ns(),
         blob=blob,
         blob_size=blob_size,
-        seal=seal,
+        seal=unpacked.seal,
     )
 
 

@@ -36,14 +36,16 @@ def seal_of_tree(directory: int, *, step: Callable[[int], None] = lambda _size: 
     return digest.hexdigest()
 
 
-def seal_of_made(directory: int, root: Node, contents: Mapping[int, bytes]) -> str:
+def seal_of_made(directory: int, root: Node, contents: Mapping[int, bytes]) -> tuple[str, int]:
     """The same of a tree that was just made, without listing or reading it: its process may do neither.
 
+    Also the bytes that it takes on disk, as `usage.walk` counts them, who would look at all of it once more.
     `contents` has the digest of every file's content by inode number. Raises OSError.
     """
     digest = hashlib.sha256()
-    _seal(directory, root, digest.update, dict(contents), lambda _size: None)
-    return digest.hexdigest()
+    blocks: dict[int, int] = {}
+    _seal(directory, root, digest.update, dict(contents), lambda _size: None, blocks)
+    return digest.hexdigest(), (os.fstat(directory).st_blocks + sum(blocks.values())) * 512
 
 
 def _seal(
@@ -52,18 +54,22 @@ def _seal(
     add: Callable[[bytes], None],
     contents: dict[int, bytes],
     step: Callable[[int], None],
+    blocks: dict[int, int] | None = None,
 ) -> None:
+    """`blocks` takes those of each inode."""
     made = None if node is None else node.entries()
     for name in sorted(map(os.fsencode, os.listdir(directory)) if made is None else made):
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
         child = None if made is None else made[name]
+        if blocks is not None:
+            blocks[found.st_ino] = found.st_blocks
         mode, size = found.st_mode, found.st_size if stat.S_ISREG(found.st_mode) else 0
         facts = (mode, found.st_uid, found.st_gid, size, found.st_mtime_ns, found.st_rdev)
         add(b"%d\0%s\0%s\0" % (len(name), name, " ".join(map(str, facts)).encode("ascii")))
         if stat.S_ISDIR(mode):
             inner = os.open(name, _DIRECTORY, dir_fd=directory)
             try:
-                _seal(inner, child, add, contents, step)
+                _seal(inner, child, add, contents, step, blocks)
             finally:
                 os.close(inner)
             add(b"end\0")

@@ -30,6 +30,9 @@ NO_SPACE = 4
 OPEN = "open"
 """Last argument: do not confine, where this process may not."""
 
+NICE = 10
+"""As of the process that fetches: what answers, and pods that start, go first."""
+
 _BLOCK = 1 << 20
 _DEPTH = 10_000
 
@@ -161,17 +164,18 @@ class Writer:
 
 
 def main(arguments: list[str]) -> int:
-    """`TAR DIRECTORY MEMORY SECONDS [open]`: two descriptors and the bounds. Prints inodes and seal."""
+    """`TAR DIRECTORY MEMORY SECONDS [open]`: two descriptors, bounds. Prints inodes, bytes and seal."""
     tar, directory, memory, seconds = (int(word) for word in arguments[:4])
     sys.setrecursionlimit(_DEPTH)  # a path may have 2048 directories
     writer = Writer(tar)
+    os.nice(NICE)
     try:
         limit(Bounds(memory=memory, seconds=seconds))
         if arguments[4:] != [OPEN]:
             confine(directory)
         root = read_tree(tar)
         inodes = writer.write(root, directory)
-        seal = seal_of_made(directory, root, writer.contents)
+        seal, size = seal_of_made(directory, root, writer.contents)
     except CrispError as failure:
         return _fail(BAD_LAYER, str(failure))
     except OSError as failure:
@@ -180,7 +184,7 @@ def main(arguments: list[str]) -> int:
         return _fail(status, f"entry {writer.path!r}: {os.strerror(failure.errno or 0).lower()} ({name})")
     except (MemoryError, RecursionError):
         return _fail(BAD_LAYER, f"entry {writer.path!r}: the layer needs too much memory")
-    os.write(1, f"{inodes} {seal}\n".encode("ascii"))
+    os.write(1, f"{inodes} {size} {seal}\n".encode("ascii"))
     return 0
 
 

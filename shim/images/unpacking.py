@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from oci.errors import BadInput, CrispError, Full, Internal
 from shim import process
 from shim.images.confinement import Bounds
 from shim.images.unpack import BAD_LAYER, NO_SPACE, OPEN
+from shim.images.usage import Use
 
 _PATIENCE: Final = 1800.0
 """Seconds for a whole layer: a slow disk counts, which a bound of processor time does not."""
@@ -21,12 +23,16 @@ _CODE: Final = Path(__file__).resolve().parents[2]
 _WORDS: Final = 64 << 10
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpacked:
+    seal: str
+    use: Use  # of the directory, itself included
+
+
 async def unpack(
     tar: Path, directory: Path, what: str, *, isolate: bool = True, bounds: Bounds | None = None
-) -> str:
+) -> Unpacked:
     """Unpack a verified tar into an empty directory, which is the caller's to remove if this fails.
-
-    Returns the seal of what was made.
 
     Raises BadInput (the layer is at fault, too much memory or time among that), Full, Deadline, Internal.
     """
@@ -48,7 +54,8 @@ async def unpack(
             )
         except process.CommandFailed as failure:
             raise _explain(failure, f"{what}: unpacking into {directory.parent}", held) from failure
-    return done.stdout.decode("ascii").split()[-1]
+    inodes, size, seal = done.stdout.decode("ascii").split()
+    return Unpacked(seal=seal, use=Use(bytes=int(size), inodes=int(inodes)))
 
 
 def _explain(failure: process.CommandFailed, stage: str, bounds: Bounds) -> CrispError:
