@@ -95,7 +95,7 @@ class AdditionalStores:
         for path, look in tuple(self._looks.items()):
             if look.done():
                 del self._looks[path]
-                self._stores[path] = look.result()
+                self._stores[path] = _seen(path, look)
             else:
                 self._stores[path] = AdditionalStore(directory=path, problem=_silent(self._limit))
         return [now for now in self.stores if now.problem not in ("", before[now.directory].problem)]
@@ -118,6 +118,13 @@ class AdditionalStores:
                 f"layer {lost.record.diff_id}: its files in the additional store {lost.layout.root.parent} "
                 "are missing or cut short: pull the image again"
             )
+
+
+def _seen(directory: Path, look: asyncio.Future[AdditionalStore]) -> AdditionalStore:
+    """Whatever is wrong with a store, it is that store's matter."""
+    if (failure := look.exception()) is not None:
+        return AdditionalStore(directory=directory, problem=f"{type(failure).__name__}: {failure}")
+    return look.result()
 
 
 def _first_lost(wanted: Iterable[Kept]) -> Kept | None:

@@ -24,6 +24,7 @@ class Holdings:
         self._layout = layout
         self._records = records
         self._additional = additional
+        self._shown: tuple[object, dict[ImageId, ImageRecord]] | None = None
 
     def kept(self, diff_id: str) -> Kept:
         """Raises Absent for a layer that nobody has."""
@@ -48,8 +49,15 @@ class Holdings:
     @property
     def images(self) -> Mapping[ImageId, ImageRecord]:
         """A tag is at one image. Ours are left out while a layer of theirs is nowhere: a pull brings it."""
-        if not self._additional.stores:
-            return self._records.images
+        stores, ours = self._additional.stores, self._records.images
+        if not stores:
+            return ours
+        made_of = (stores, tuple(ours.values()))  # the same objects until something changes
+        if self._shown is None or self._shown[0] != made_of:
+            self._shown = (made_of, self._together())
+        return self._shown[1]
+
+    def _together(self) -> dict[ImageId, ImageRecord]:
         found = {image.id: image for image in self._records.images.values() if self.whole(image)}
         taken = {tag for image in found.values() for tag in image.tags}
         for store in self._additional.stores:

@@ -66,6 +66,7 @@ class Keeping:
         self._lock = asyncio.Lock()
         self._graves: set[asyncio.Future[None]] = set()
         self._owed: set[ContainerId] = set()
+        self._left: set[str] = set()  # layers that could not be removed, or of which files are left
 
     def still(self) -> asyncio.Lock:
         """Held, no image becomes known or ceases to be, and no document is written or removed."""
@@ -190,10 +191,16 @@ class Keeping:
         return documents.difference(*(digests_of(image) for image in self._records.images.values()))
 
     async def remove(self, find: Callable[[], ImageRecord | None]) -> bool:
-        """Forget the image that `find` finds, and remove what nobody else wants of it; False if none is."""
+        """Forget the image that `find` finds, and remove what nobody else wants of it; False if none is.
+
+        Where the disk did not let go of a layer the image has gone all the same: the next removal takes that,
+        also one that finds no image.
+        """
         async with self._lock:
             record = find()
             if record is None:
+                if self._left:  # by this removal's first try, perhaps
+                    await self._collect()
                 return False
             await self._records.delete(record)
             await self._threads.do(remove_documents, self._layout, self._unused(digests_of(record)))
@@ -208,28 +215,31 @@ class Keeping:
     async def _collect(self) -> None:
         """`collect` with the lock held.
 
-        One layer that cannot be removed does not keep the others: it is logged. Its record goes before its
-        files, which then wait for the next start or for `crisp fsck --fix`.
+        One layer that cannot be removed does not keep the others: it is logged, and its turn comes again with
+        the next collection. Its record goes before its files, which the next start would take too.
         """
         for borrower in tuple(self._owed):
             await self._give_back(borrower)
         used: set[str] = set()
         for image in self._records.images.values():
             used.update(image.layers)
-        for record in tuple(self._records.layers.values()):
-            diff_id = record.diff_id
+        for diff_id in dict.fromkeys((*self._records.layers, *self._left)):
             if diff_id in used or diff_id in self._intake.wanted() or diff_id in self._lending.layers():
                 continue
             try:
                 with self._intake.going(diff_id):
-                    await self._records.delete(record)
+                    if (record := self._records.layers.get(diff_id)) is not None:
+                        await self._records.delete(record)
                     grave = await self._threads.do(layers.bury, self._layout, diff_id)
+                self._left.discard(diff_id)
                 if grave is not None:
                     task = asyncio.ensure_future(self._threads.do(remove_tree, grave))
                     self._graves.add(task)
                     task.add_done_callback(self._buried)
             except (OSError, CrispError) as failure:
+                self._left.add(diff_id)
                 log.warning("a layer cannot be removed", extra={"layer": diff_id, "reason": str(failure)})
+        self._left -= used  # pulled again
         await self._intake.remove_partials()
 
     def _buried(self, task: asyncio.Future[None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ OURS = tar_of({"ours": b"ours"})
 TREE = {"base": b"base" * 2000, "d/low": b"low", "top": b"top"}
 
 
-AUTO = pytest.mark.parametrize("form", ["auto"])
+AUTO = pytest.mark.parametrize("form", ["erofs"])
 """For what does not depend on the form of layers."""
 
 
@@ -171,6 +172,50 @@ def test_a_tag_of_ours_comes_before_that_of_an_additional_store(
             assert sorted(len(image.tags) for image in store.all()) == [0, 1]
 
     run(story)
+
+
+@AUTO
+def test_the_list_is_made_anew_when_something_of_it_changes(
+    double: Registry, pushed: Pushed, loose: Path, home: Path
+) -> None:
+    async def story() -> None:
+        async with opened(home, additional=(loose,)) as store:
+            before = store._holdings.images
+            assert store._holdings.images is before
+            ours = await store.pull(double.reference("app:1"))
+            assert [image.pinned for image in store.all()] == [False]
+            await store.remove(ours.id)
+            assert [image.pinned for image in store.all()] == [True]
+            for path in (loose / "mirror/image").iterdir():
+                path.unlink()
+            await store.look_at_additional()
+            assert store.all() == ()
+
+    run(story)
+    assert pushed.config
+
+
+@AUTO
+def test_a_file_system_from_which_the_kernel_mounts_no_layer_is_named(
+    shelf: Path, pushed: Pushed, home: Path
+) -> None:
+    memory = home.with_name("memory")
+    memory.mkdir()
+    mount.mount("tmpfs", memory, "tmpfs", mount.Flag(0), "size=16m")
+    try:
+        shutil.copytree(shelf, memory / "store", symlinks=True)
+
+        async def story() -> None:
+            async with opened(home, additional=(memory / "store",)) as store:
+                (other,) = store.additional
+                assert re.search(
+                    "^layer .*: the kernel does not mount it: .*; it takes Linux 6.12", other.problem
+                )
+                assert (store.all(), store.find(pushed.config)) == ((), None)
+
+        run(story)
+    finally:
+        mount.unmount(memory)
 
 
 def test_a_restart_keeps_what_containers_have_of_an_additional_store(
