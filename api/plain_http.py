@@ -89,9 +89,9 @@ class PlainHttp:
                 method, target = asked.method.decode("ascii"), asked.target.decode("ascii", "replace")
                 answer = self._answer(method, target)
                 headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
-                writer.write(http.send(h11.Response(status_code=answer.status, headers=headers)) or b"")
-                body = b"" if method == "HEAD" else http.send(h11.Data(data=answer.body)) or b""
-                writer.write(body + (http.send(h11.EndOfMessage()) or b""))
+                events: list[h11.Event] = [h11.Response(status_code=answer.status, headers=headers)]
+                events += [] if method == "HEAD" else [h11.Data(data=answer.body)]
+                writer.write(b"".join(http.send(event) or b"" for event in (*events, h11.EndOfMessage())))
                 async with asyncio.timeout(_IDLE):
                     await writer.drain()
                 if http.our_state is not h11.DONE:

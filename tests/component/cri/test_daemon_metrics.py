@@ -1,14 +1,19 @@
-"""Prometheus' view of a pull under way, from a daemon that listens."""
+"""What the daemon serves by HTTP: to Prometheus a pull under way, to cAdvisor what CRI-O would say."""
 
 from __future__ import annotations
 
+import json
 import random
 import re
+import select
+import socket
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +76,36 @@ def test_a_pull_is_seen_with_bytes_total_rate_and_phase(prepared_machine: None, 
         assert found['crisp_image_pulls_total{result="ok"}'] == 1
         assert found["crisp_image_pull_received_bytes_total"] == size
         assert found['crisp_calls_total{service="ImageService",method="PullImage",code="OK"}'] == 1
+
+
+def asked(client: socket.socket, request: bytes) -> tuple[bytes, bytes]:
+    """Status line and body of the answer."""
+    client.sendall(request)
+    answer = client.recv(65536)  # it comes as one piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.partition(b"\r\n")[0], body
+
+
+def test_a_connection_has_many_questions_and_nonsense_ends_only_itself(prepared_machine: None) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/crio.sock"
+        with running(overrides={"kubelet": {"cadvisor_socket": path}}, environment={}) as daemon:
+            with socket.socket(socket.AF_UNIX) as client, socket.socket(socket.AF_UNIX) as other:
+                client.connect(path)
+                other.connect(path)
+                status, body = asked(client, b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert status == b"HTTP/1.1 200 "
+                assert json.loads(body)["storage_root"] == str(daemon.state_dir)
+                other.sendall(b"nonsense\r\n\r\n")
+                assert other.recv(100) == b""
+                assert asked(client, b"HEAD /info HTTP/1.1\r\nHost: x\r\n\r\n") == (b"HTTP/1.1 404 ", b"")
+                status, body = asked(client, b"GET /containers/x HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (status, json.loads(body).keys()) == (b"HTTP/1.1 404 ", {"error"})
+            idle = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+            for client in idle:
+                client.connect(path)
+            closed = [client for client in idle if select.select([client], [], [], 0.1)[0]]
+            assert len(closed) == 8, "32 at the same time"
+            for client in idle:
+                client.close()
+        assert list(Path(directory).iterdir()) == []
