@@ -88,6 +88,7 @@ class Assembly:
 
     async def recover(self) -> None:
         """Make records and machine one, then begin to pay what is owed."""
+        self.images.start_threads()
         actions = await recover(self.node)
         for finding in self.node.store.findings:
             log.warning("state store", extra={"finding": finding})

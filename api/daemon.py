@@ -22,6 +22,7 @@ from api.server import Server
 from config.loading import MAIN_FILE, ConfigError, LoadedSettings, load
 from oci.errors import CrispError
 from shim.priority import prefer
+from shim.threads import fill
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,9 @@ async def run(loaded: LoadedSettings, *, on_commit: Callable[[int], None] | None
     started = time.time_ns()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="crispd"))
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="crispd")
+    fill(pool, _THREADS)
+    loop.set_default_executor(pool)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -7,12 +7,30 @@ it undoes, and lose. Knows nothing of the work.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def fill(executor: ThreadPoolExecutor, size: int) -> None:
+    """Have all threads of a pool started, by the first of them: who starts one waits until it runs.
+
+    On a busy machine that is long, and a pool whose threads come with the work has the event loop start them.
+    """
+    gate = threading.Event()
+
+    def start_the_others() -> None:
+        try:
+            for _ in range(size - 1):
+                executor.submit(gate.wait)
+        finally:
+            gate.set()
+
+    executor.submit(start_the_others)
 
 
 async def in_thread(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

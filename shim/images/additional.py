@@ -236,5 +236,6 @@ def _aside(work: Callable[[], T]) -> asyncio.Future[T]:
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(tell, result, failure)
 
-    threading.Thread(target=run, name="crisp-additional", daemon=True).start()
+    thread = threading.Thread(target=run, name="crisp-additional", daemon=True)
+    loop.run_in_executor(None, thread.start)  # which waits until it runs
     return future

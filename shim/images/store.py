@@ -109,6 +109,10 @@ class ImageStore:
             require=self.require,
         )
 
+    def start_threads(self) -> None:
+        """Those that the first pulls would start, one after the other, while the event loop waits."""
+        self._threads.start()
+
     async def recover(self, containers: Iterable[ContainerId], pods: Iterable[PodId] = ()) -> None:
         """At start, before anything else: make the directory, drop what was half done, count what is lent.
 

@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 from oci.errors import Busy
 from shim.images.cancellation import Cancellation, Cancelled
+from shim.threads import fill
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,13 @@ class Threads:
     def __init__(self, *, remote: int, local: int) -> None:
         self._remote = ThreadPoolExecutor(max_workers=remote, thread_name_prefix="crisp-registry")
         self._local = ThreadPoolExecutor(max_workers=local, thread_name_prefix="crisp-images")
+        self._sizes = ((self._remote, remote), (self._local, local))
         self._closed = False
+
+    def start(self) -> None:
+        """Start all of them now, where work must not wait for that."""
+        for pool, size in self._sizes:
+            fill(pool, size)
 
     async def run(
         self,
