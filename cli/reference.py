@@ -75,7 +75,7 @@ _SHAPES = {
     "pods": "a list of pods: `id`, `realm`, `namespace`, `name`, `uid`, `attempt`, `state` (`creating`,"
     " `ready`, `stopping`, `notready`, `removing`), `created_at`, `handler`, `addresses` (the primary one"
     " first), `labels`, `annotations`, `fault`. With `--watch` one such list a line.",
-    "images": "a list of images: `id`, `tags`, `digests`, `size`, `pinned`.",
+    "images": "a list of images: `id`, `tags`, `digests`, `size`, `pinned`, `additional_store`.",
     "import": "a list of the imported images: `id`, `names`.",
     "pull": "`reference`, `id`; with `--explain` `reference`, `lines`.",
     "fsck": "`layers` and `read` (bytes) that were checked, `findings`: `problem`, `layer`, `images`, `pods`,"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,9 @@ T = TypeVar("T")
 LIMIT: Final = 10.0
 """Seconds in which a store must answer."""
 
+AGAIN: Final = 10.0
+"""Seconds after which a store that has a problem is read once more, though no record of it has changed."""
+
 ANNOTATION: Final = "crisp.additional-store"
 """Of an image that is not ours: the directory of the store that holds it."""
 
@@ -53,6 +57,7 @@ class AdditionalStore:
     layers: Mapping[str, LayerRecord] = field(default_factory=dict)
     problem: str = ""
     stamp: tuple[int, ...] = ()
+    seen: float = 0.0  # when all of it was read, by the monotonic clock
 
     @property
     def layout(self) -> Layout:
@@ -148,7 +153,7 @@ def _look(directory: Path, known: AdditionalStore, own: Path) -> AdditionalStore
     try:
         mirror = Mirror(directory)
         stamp = tuple(mirror.path(kind, "x").parent.stat().st_mtime_ns for kind in ("image", "layer"))
-        if known.stamp == stamp and not known.problem:
+        if known.stamp == stamp and (not known.problem or time.monotonic() - known.seen < AGAIN):
             return known
         if (directory / "images").samefile(own):
             return AdditionalStore(directory=directory, problem="it is this daemon's own store")
@@ -185,6 +190,7 @@ def _read(directory: Path, mirror: Mirror, stamp: tuple[int, ...]) -> Additional
         layers=layers,
         problem=f"{problems[0]}{more}" if problems else "",
         stamp=stamp,
+        seen=time.monotonic(),
     )
 
 
