@@ -27,16 +27,16 @@ from oci import commandline
 from oci.commandline import RuntimeState
 from oci.errors import Absent, CrispError, Deadline, Internal, RuntimeFailed, Unsupported, WrongState
 from oci.monitor import Monitor, parse_pid
-from oci.workload import ContainerId, PodId
+from oci.workload import PodId
 from shim import process
 from shim.files import write_atomic
-from shim.kernel import mount
 from shim.lifecycle.undo import to_the_end
 from shim.network.dial import dial
 from shim.records import ProcessRef
 from shim.runtimes.conmon import MonitorFiles
 from shim.runtimes.driver import Target
 from shim.runtimes.inside import InsideDriver
+from shim.runtimes.sandboxes import Forwards, tidy
 from shim.runtimes.table import Handler
 from shim.runtimes.verbs import take_log
 
@@ -44,7 +44,6 @@ log = logging.getLogger(__name__)
 
 _PROGRAM: Final = "runtime"
 _GO: Final = "go"
-_DIAL_TIME: Final = 10.0
 
 _SCRIPT: Final = """\
 #!/bin/sh
@@ -88,7 +87,7 @@ class WaitedDriver(InsideDriver):
 
     def __init__(self, handler: Handler, **options: Any) -> None:
         super().__init__(handler, **options)
-        self._forwards: set[asyncio.Task[None]] = set()
+        self._forwards = Forwards(self._runtime, directory=self._run_dir / "execs", io=self._io)
         self._answers: dict[str, asyncio.Event] = {}
         self._launches.inner_ended = self._kill_inner
 
@@ -136,15 +135,14 @@ class WaitedDriver(InsideDriver):
                 f"handler {self.handler}: ports of its sandboxes cannot be reached: {self.version} of"
                 f" {self._handler.version.name} has no port-forward"
             )
-        return await self._forward(pod, port)
+        await self._open()
+        return await self._forwards.dial(pod, port)
 
     async def close(self) -> None:
         """Connections of port forwards end with the daemon."""
         await super().close()
-        for forward in self._forwards:
-            forward.cancel()
-        await asyncio.gather(*self._forwards, return_exceptions=True)
-        await asyncio.to_thread(self._tidy)
+        await self._forwards.close()
+        await asyncio.to_thread(tidy, self._runtime.root, self._handler.quirks.root_mounts)
 
     # ---- the parts
 
@@ -241,61 +239,3 @@ class WaitedDriver(InsideDriver):
             return
         except CrispError as error:
             log.warning("exec is not killed", extra={"container": target.id, "error": str(error)})
-
-    async def _forward(self, pod: PodId, port: int) -> socket.socket:
-        """The runtime connects one port of the sandbox to a socket of ours."""
-        await self._open()
-        path = self._run_dir / "execs" / f"f{secrets.token_hex(6)}"
-        words = self._verbs.log(ContainerId(pod), "port-forward")
-        loop = asyncio.get_running_loop()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.setblocking(False)
-        try:
-            listener.bind(str(path))
-            listener.listen(1)
-            argv = commandline.port_forward(self._runtime, words, pod, stream=path, port=port)
-            child = await process.spawn(argv)
-            accepting = asyncio.ensure_future(loop.sock_accept(listener))
-            ending = asyncio.ensure_future(child.exited())
-            try:
-                done, _ = await asyncio.wait(
-                    {accepting, ending}, timeout=_DIAL_TIME, return_when=asyncio.FIRST_COMPLETED
-                )
-            except BaseException:
-                accepting.cancel()
-                await to_the_end(child.end(grace=0))
-                raise
-            finally:
-                ending.cancel()
-            if accepting not in done:
-                accepting.cancel()
-                await to_the_end(child.end(grace=0))
-                if not done:
-                    raise Deadline(f"port {port} of pod {pod}: no connection within {_DIAL_TIME:g} s")
-                said = await self._blocking(lambda: take_log(words))
-                raise Absent(f"port {port} of pod {pod}: {said or 'nothing listens there'}")
-            connection, _ = accepting.result()
-            reaping = loop.create_task(_reap(child))
-            self._forwards.add(reaping)
-            reaping.add_done_callback(self._forwards.discard)
-            return connection
-        finally:
-            listener.close()
-            path.unlink(missing_ok=True)
-            words.unlink(missing_ok=True)
-
-    def _tidy(self) -> None:
-        """Take away what the runtime leaves mounted in its root when the last container is gone. Blocking."""
-        root = self._runtime.root
-        try:
-            if any(root.glob("*.state")):  # of containers that live on
-                return
-            for path in (root / name for name in self._handler.quirks.root_mounts):
-                mount.unmount_all(path)  # several, where sandboxes were made at the same time
-                path.unlink(missing_ok=True)
-        except OSError:
-            return
-
-
-async def _reap(child: process.Child) -> None:
-    await child.wait()
