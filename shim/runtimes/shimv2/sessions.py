@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
+from pathlib import Path
 
 from oci.errors import CrispError
 from shim.lifecycle.undo import to_the_end
@@ -18,6 +19,7 @@ from shim.runtimes.flow import Sink, Source
 from shim.runtimes.shimv2.execs import AFTERMATH, Execs, Running, open_source
 from shim.runtimes.shimv2.shims import Shim
 from shim.runtimes.shimv2.task import Ended, Stdio
+from shim.threads import in_thread
 
 _NAMES = {Output.STDOUT: "out", Output.STDERR: "err"}
 
@@ -62,14 +64,40 @@ class ExecSession:
     def end_input(self) -> None:
         if self._input is None or self._terminal or self._closing is not None:
             return
+        # Ours is for reading too. What nobody has read is lost with the last end, so another one is opened.
+        try:
+            held = os.open(self._running.path("in"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:  # no descriptor left, or the process and its files have gone
+            held = -1
         self._input.close()
-        # The shim has a writing end of its own, which only this closes.
-        self._closing = asyncio.get_running_loop().create_task(self._close_input(), name="end of input")
+        self._closing = asyncio.get_running_loop().create_task(self._close_input(held), name="end of input")
 
-    async def _close_input(self) -> None:
+    async def _close_input(self, held: int) -> None:
         running = self._running
+        if held >= 0:
+            try:
+                await self._have_reader(running.path("in"))
+            finally:
+                os.close(held)
+        # The shim has a writing end of its own, which only this closes.
         with contextlib.suppress(CrispError):
             await running.shim.task.close_input(running.target.id, running.id)
+
+    async def _have_reader(self, fifo: Path) -> None:
+        """Wait until the shim reads, or the process has ended: shims open the input behind their answer."""
+
+        def open_() -> None:
+            with contextlib.suppress(OSError):
+                os.close(os.open(fifo, os.O_WRONLY | os.O_CLOEXEC))  # which waits for one (fifo(7))
+
+        opening = asyncio.ensure_future(in_thread(open_))
+        try:
+            await asyncio.wait({opening, self._waiting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not opening.done():
+                with contextlib.suppress(OSError):
+                    os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            await to_the_end(opening)
 
     async def resize(self, size: Size) -> None:
         if not self._terminal:
