@@ -63,7 +63,8 @@ def _measure(options: argparse.Namespace) -> int:
         stack.enter_context(place.groups(group))
         served = stack.enter_context(images.registry(smoke=options.smoke))
         sides: list[Side] = []
-        has = handlers.available() if "handlers" in (options.groups or GROUPS) else handlers.NONE
+        wanted = "handlers" in (options.groups or GROUPS)
+        has = handlers.available(top / handlers.PLACE) if wanted else handlers.NONE
         if options.only != "containerd":
             crispd = Crispd(top / "a", group=group, handlers=has.crispd)
             stack.enter_context(crispd.running(served.registry))

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory, work
+from benchmarks import gvisor, memory, work
 from benchmarks.report import Row
 from benchmarks.run import Run, Samples, eight
-from benchmarks.sides import may_lower_oom_score
-from tests.parts.build import directory, program
+from tests.parts.build import directory as part
+from tests.parts.build import program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,13 @@ PAIRS = (
 )
 
 
-def _built(part: str, name: str) -> Path | None:
+PLACE = "shims"
+"""In the run's directory: what containerd finds by name."""
+
+
+def _built(name_of_part: str, name: str) -> Path | None:
     """Only where the tests have made it: compiling youki takes minutes, and a cargo that is new enough."""
-    found = directory(part) / name
+    found = part(name_of_part) / name
     return found if found.exists() else None
 
 
@@ -68,17 +72,19 @@ class Available:
 NONE = Available(crispd={}, containerd="", runtimes=frozenset(), path=())
 
 
-def available() -> Available:
-    """What of PAIRS this machine can run; builds what is not built.
-
-    gVisor's shim lowers its own OOM score and ends where that is refused, under containerd as under crispd.
-    """
+def available(directory: Path) -> Available:
+    """What of PAIRS this machine can run; builds what is not built. `directory` is for containerd's shims."""
     tables: dict[str, dict[str, Any]] = {
         "crun": {},
         "shim-runc-v2": {
             "kind": "shim",
             "binary": str(program("containerd", "containerd-shim-runc-v2")),
             "runtime_binary": str(shutil.which("runc")),
+        },
+        "runsc": {
+            "kind": "shim",
+            "binary": str(program("runsc", "containerd-shim-runsc-v1")),
+            "runtime_binary": str(program("runsc", "runsc")),
         },
         "runsc-cli": {"binary": str(program("runsc", "runsc"))},
     }
@@ -94,28 +100,23 @@ BinaryName = '{binary}'
 """
         for name, binary in binaries.items()
     ]
-    names = {"runc", *binaries}
-    if may_lower_oom_score():
-        names.add("runsc")
-        tables["runsc"] = {
-            "kind": "shim",
-            "binary": str(program("runsc", "containerd-shim-runsc-v1")),
-            "runtime_binary": str(program("runsc", "runsc")),
-        }
-        texts.append(
-            """\
+    texts.append(
+        """\
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runsc]
 runtime_type = 'io.containerd.runsc.v1'
 """
-        )
+    )
     return Available(
-        crispd=tables, containerd="".join(texts), runtimes=frozenset(names), path=(directory("runsc"),)
+        crispd=tables,
+        containerd="".join(texts),
+        runtimes=frozenset({"runc", "runsc", *binaries}),
+        path=(gvisor.place(directory),),
     )
 
 
 def measure(run: Run) -> list[Row]:
     """The rows of every pair of which crispd has the handler."""
-    has = available()
+    has = available(run.directory / PLACE)
     rows: list[Row] = []
     for pair in PAIRS:
         if pair.ours != "runc" and pair.ours not in has.crispd:

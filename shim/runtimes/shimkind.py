@@ -9,14 +9,16 @@ from pathlib import Path
 
 from oci.errors import BadInput, Unsupported
 from oci.features import HandlerFeatures, RuntimeVersion, assumed_features, parse_features, parse_version
+from oci.quirks import Quirks, corrected, quirks_of
 from shim import process
 from shim.logger.keeper import LogKeeper
 from shim.runtimes import programs
 from shim.runtimes.driver import Driver
 from shim.runtimes.kinds import INTERFACE, Candidate, DriverContext, Machine
+from shim.runtimes.shimv2 import configuration
 from shim.runtimes.shimv2.bootstrap import parse_version as parse_shim_version
 from shim.runtimes.shimv2.driver import ShimDriver
-from shim.runtimes.shimv2.families import family_of, program_of
+from shim.runtimes.shimv2.families import Family, family_of, program_of
 from shim.runtimes.table import Handler
 
 log = logging.getLogger(__name__)
@@ -38,19 +40,22 @@ class ShimKind:
         binary = await asyncio.to_thread(
             programs.find, settings.binary, wanted, machine.path, key=f"handlers.{name}.binary"
         )
-        below = await asyncio.to_thread(_runtime_below, candidate, binary, machine.path)
+        family = family_of(binary.name)
+        below, root = await asyncio.to_thread(_runtime_below, candidate, family, machine.path)
+        quirks = Quirks()
+        if below is not None and not family.host_processes:  # else what differs is the shim's affair
+            quirks = quirks_of(await _version(below, machine))
+        features = HandlerFeatures() if below is None else corrected(await _features(below, machine), quirks)
         printed = await process.run([binary, "-v"], timeout=machine.limit)
         version = parse_shim_version((printed.stdout + printed.stderr).decode(errors="replace"))
         return Handler(
             name=name,
             kind=settings.kind,
             binary=binary,
-            root=candidate.root,
+            root=root,
             version=RuntimeVersion(name=binary.name, version=version),
-            # a shim's checkpoint is not driven here
-            features=replace(
-                HandlerFeatures() if below is None else await _features(below, machine), checkpoint=False
-            ),
+            features=replace(features, checkpoint=False),  # a shim's checkpoint is not driven here
+            quirks=quirks,
             annotations=settings.annotations,
             privileged_without_host_devices=settings.privileged_without_host_devices,
             runtime_binary=below,
@@ -73,13 +78,36 @@ class ShimKind:
         )
 
 
-def _runtime_below(candidate: Candidate, binary: Path, path: str) -> Path | None:
-    """The OCI runtime that the shim runs, None where it runs none or nobody knows which."""
-    settings, family = candidate.settings, family_of(binary.name)
+def _runtime_below(candidate: Candidate, family: Family, path: str) -> tuple[Path | None, Path]:
+    """The OCI runtime that the shim runs, None where it runs none or nobody knows which, and its root."""
+    settings, key = candidate.settings, f"handlers.{candidate.name}.runtime_binary"
+    if family.configured and settings.config_path is not None:
+        if settings.runtime_binary is not None:
+            raise Unsupported(f"{key}: with config_path that file's binary_name says it")
+        told = _told(settings.config_path, key=f"handlers.{candidate.name}.config_path")
+        named = Path(told.program) if told.program.startswith("/") else None
+        where = f"binary_name in {settings.config_path}"
+        return programs.find(named, told.program, path, key=where), told.root
     if settings.runtime_binary is None and not family.runtime:
-        return None
-    key = f"handlers.{candidate.name}.runtime_binary"
-    return programs.find(settings.runtime_binary, family.runtime, path, key=key)
+        return None, candidate.root
+    return programs.find(settings.runtime_binary, family.runtime, path, key=key), candidate.root
+
+
+def _told(path: Path, *, key: str) -> configuration.Named:
+    try:
+        return configuration.named(path, path.read_text())
+    except OSError as error:
+        raise Unsupported(f"{key}: {path}: {error.strerror}") from error
+    except (BadInput, UnicodeDecodeError) as error:
+        raise Unsupported(f"{key}: {error}") from error
+
+
+async def _version(binary: Path, machine: Machine) -> RuntimeVersion:
+    result = await process.run([binary, "--version"], timeout=machine.limit)
+    try:
+        return parse_version(result.stdout.decode(errors="replace"))
+    except BadInput as error:
+        raise Unsupported(f"{binary}: {error.message}") from error
 
 
 async def _features(binary: Path, machine: Machine) -> HandlerFeatures:
@@ -89,8 +117,4 @@ async def _features(binary: Path, machine: Machine) -> HandlerFeatures:
         return parse_features(result.stdout, kernel=machine.kernel)
     except (process.CommandFailed, BadInput) as error:
         log.debug("runtime tells no features", extra={"binary": str(binary), "reason": error.message})
-    try:
-        result = await process.run([binary, "--version"], timeout=machine.limit)
-        return assumed_features(parse_version(result.stdout.decode(errors="replace")))
-    except BadInput as error:
-        raise Unsupported(f"{binary}: {error.message}") from error
+    return assumed_features(await _version(binary, machine))

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import rows
-from benchmarks.sides import may_lower_oom_score
 from tests.daemon import TREE
 
 OURS_ALONE = {("fsck of 1 GB of layers", "containerd")}
@@ -29,14 +28,10 @@ def test_every_group_of_the_benchmark_gives_figures_for_both_sides(tmp_path: Pat
     assert done.returncode == 0, done.stderr[-6000:]
     for group in rows.GROUPS:
         assert f"  {group}: " in done.stderr
-    # gVisor's shim, containerd's only way to it, lowers its OOM score or ends.
-    alone = set() if may_lower_oom_score() else {"runsc-cli"}
     missing = {
         name: side
         for name, values in json.loads(samples.read_text()).items()
         for side in ("crispd", "containerd")
-        if not values.get(side)
-        and (name, side) not in OURS_ALONE
-        and not (side == "containerd" and name.partition(":")[0] in alone)
+        if not values.get(side) and (name, side) not in OURS_ALONE
     }
     assert missing == {}

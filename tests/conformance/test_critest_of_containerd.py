@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from api.proto import cri_pb2
-from benchmarks.sides import Containerd, may_lower_oom_score
+from benchmarks import gvisor
+from benchmarks.sides import Containerd
 from tests import figures, leaks
 from tests.conformance import critest
 from tests.conformance.test_critest_of_handlers import known
@@ -24,15 +24,6 @@ _RUNTIME = "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}]\
 _OPTIONS = (
     "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}.options]\nBinaryName = '{binary}'\n"
 )
-_STARTED_AS_IN_A_USER_NAMESPACE = """\
-#!/bin/sh
-# gVisor's shim lowers its own OOM score, and bears a refusal only where it seems to be in a user namespace.
-for word; do
-    [ "$word" = start ] && exec unshare --mount --propagation unchanged sh -c \\
-        'mount --bind {map} /proc/$$/uid_map && exec "$@"' - {shim} "$@"
-done
-exec {shim} "$@"
-"""
 
 
 @contextmanager
@@ -51,22 +42,9 @@ def youki(top: Path, registry: Registry) -> Iterator[Containerd]:
 @contextmanager
 def runsc(top: Path, registry: Registry) -> Iterator[Containerd]:
     """containerd with gVisor's own shim, which gives every container of a pod to the same runsc."""
-    shim = program("runsc", "containerd-shim-runsc-v1")
-    place = top / "bin"
-    place.mkdir()
-    (place / "runsc").symlink_to(program("runsc", "runsc"))
-    started = place / shim.name
-    if may_lower_oom_score():
-        started.symlink_to(shim)
-    else:
-        (place / "uid_map").write_text("0 0 65536\n")
-        text = _STARTED_AS_IN_A_USER_NAMESPACE.format(
-            map=shlex.quote(str(place / "uid_map")), shim=shlex.quote(str(shim))
-        )
-        started.write_text(text)
-        started.chmod(0o755)
-    runtimes = _RUNTIME.format(name="runsc-cli", type="io.containerd.runsc.v1")
-    with _running(Containerd(top / "containerd", runtimes=runtimes, path=[place]), registry) as side:
+    runtimes = _RUNTIME.format(name="runsc", type="io.containerd.runsc.v1")
+    path = [gvisor.place(top / "bin")]
+    with _running(Containerd(top / "containerd", runtimes=runtimes, path=path), registry) as side:
         yield side
 
 
@@ -111,20 +89,25 @@ def _remove_pods(side: Containerd) -> None:
             client.runtime.RemovePodSandbox(cri_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod.id))
 
 
-@pytest.mark.parametrize(("handler", "peer"), [("youki", youki), ("runsc-cli", runsc)])
+@pytest.mark.parametrize(("peer", "handlers"), [(youki, ("youki",)), (runsc, ("runsc", "runsc-cli"))])
 def test_each_known_failure_is_one_of_containerd_with_the_same_runtime_too(
-    prepared_machine: None, image_registry: Registry, pytestconfig: pytest.Config, handler: str, peer: object
+    prepared_machine: None,
+    image_registry: Registry,
+    pytestconfig: pytest.Config,
+    peer: Callable[[Path, Registry], AbstractContextManager[Containerd]],
+    handlers: tuple[str, ...],
 ) -> None:
     if not pytestconfig.getoption("whole_conformance"):
         pytest.skip("two minutes beside containerd, with --whole-conformance; the lists are compared else")
-    with tempfile.TemporaryDirectory(prefix="crisp-containerd.") as top:
-        assert callable(peer)
-        with peer(Path(top), image_registry) as side:
-            outcomes = critest.run(f"unix://{side.socket}", handler, only=known(handler))
-            figures.line(
-                "conformance",
-                f"containerd {side.version} with {handler}'s runtime: "
-                f"{sum(o.state == 'failed' for o in outcomes)} of the {len(known(handler))} specs fail"
-                " that fail here",
-            )
-    assert {o.spec: o.state for o in outcomes} == dict.fromkeys(known(handler), "failed")
+    specs = set[str]().union(*map(known, handlers))
+    with (
+        tempfile.TemporaryDirectory(prefix="crisp-containerd.") as top,
+        peer(Path(top), image_registry) as side,
+    ):
+        outcomes = critest.run(f"unix://{side.socket}", handlers[0], only=specs)
+        figures.line(
+            "conformance",
+            f"containerd {side.version} with the runtime of {' and '.join(handlers)}: "
+            f"{sum(o.state == 'failed' for o in outcomes)} of the {len(specs)} specs fail that fail here",
+        )
+    assert {o.spec: o.state for o in outcomes} == dict.fromkeys(specs, "failed")

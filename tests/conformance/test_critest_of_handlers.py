@@ -17,25 +17,33 @@ from tests.images.registry import Registry
 from tests.parts.build import build, program
 from tests.parts.cargo import NoToolchain
 
-KNOWN: list[dict[str, str]] = tomllib.loads(Path(__file__).with_name("known_failures.toml").read_text())[
+KNOWN: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("known_failures.toml").read_text())[
     "failed"
 ]
-PAGES = {"youki": "youki.md", "runsc-cli": "runsc.md"}
-LEAST_PASSES = {"youki": 94, "runsc-cli": 87}
-PROGRAMS = {"youki": ("youki", "youki"), "runsc-cli": ("runsc", "runsc")}
+PAGES = {"youki": "youki.md", "runsc-cli": "runsc.md", "runsc": "runsc.md"}
+LEAST_PASSES = {"youki": 94, "runsc-cli": 87, "runsc": 87}
+PARTS = {"youki": "youki", "runsc-cli": "runsc", "runsc": "runsc"}
+
+
+def table(handler: str) -> dict[str, Any]:
+    """The handler's own table of the configuration."""
+    if handler == "runsc":
+        shim = program("runsc", "containerd-shim-runsc-v1")
+        return {"kind": "shim", "binary": str(shim), "runtime_binary": str(program("runsc", "runsc"))}
+    return {"binary": str(program(PARTS[handler], PARTS[handler]))}
 
 
 def known(handler: str) -> set[str]:
-    return {entry["spec"] for entry in KNOWN if entry["handler"] == handler}
+    return {entry["spec"] for entry in KNOWN if handler in entry["handlers"]}
 
 
 def outcomes_of(handler: str, registry: Registry, *, focus: str = "") -> list[critest.Outcome]:
-    part, binary = PROGRAMS[handler]
+    part = PARTS[handler]
     try:
         build(part)
     except NoToolchain as error:
         pytest.skip(f"{part} cannot be built: {error}")
-    settings: dict[str, dict[str, Any]] = {f"handlers.{handler}": {"binary": str(program(part, binary))}}
+    settings = {f"handlers.{handler}": table(handler)}
     # What fails in the middle of mounting leaves its own mounts: they are critest's, and go with its end.
     with running(registry, environment={}, overrides=settings) as daemon:
         outcomes = critest.run(daemon.endpoint, handler, skip=[*EXCLUDED, *known(handler)], focus=focus)
@@ -53,7 +61,11 @@ def test_each_known_failure_is_a_spec_with_a_reason_and_stands_on_its_page() -> 
     there = critest.specs()
     pages = {handler: (TREE / "docs" / "handlers" / page).read_text() for handler, page in PAGES.items()}
     assert [entry for entry in KNOWN if entry["spec"] not in there or not entry["reason"]] == []
-    shown = [entry["spec"].removeprefix("[k8s.io] ") in pages[entry["handler"]] for entry in KNOWN]
+    shown = [
+        entry["spec"].removeprefix("[k8s.io] ") in pages[handler]
+        for entry in KNOWN
+        for handler in entry["handlers"]
+    ]
     assert all(shown)
 
 
@@ -66,25 +78,26 @@ def test_critest_passes_on_youki_but_for_what_is_known(
     assert Counter(o.state for o in outcomes)["passed"] >= LEAST_PASSES["youki"]
 
 
+GVISOR = pytest.mark.parametrize("handler", ["runsc", "runsc-cli"])
+
+
+@GVISOR
 @pytest.mark.timeout(600)
-def test_streaming_passes_on_runsc_by_its_command_line(
-    prepared_machine: None, image_registry: Registry
-) -> None:
-    outcomes = outcomes_of("runsc-cli", image_registry, focus=STREAMING)
+def test_streaming_passes_on_gvisor(prepared_machine: None, image_registry: Registry, handler: str) -> None:
+    outcomes = outcomes_of(handler, image_registry, focus=STREAMING)
     assert [f"{o.spec}: {o.message}" for o in outcomes if o.state != "passed"] == []
     assert outcomes
 
 
+@GVISOR
 @pytest.mark.timeout(900)
-def test_critest_passes_on_runsc_but_for_what_is_known(
-    prepared_machine: None,
-    image_registry: Registry,
-    pytestconfig: pytest.Config,
+def test_critest_passes_on_gvisor_but_for_what_is_known(
+    prepared_machine: None, image_registry: Registry, pytestconfig: pytest.Config, handler: str
 ) -> None:
     if not pytestconfig.getoption("whole_conformance"):
         pytest.skip(
-            "whole critest on runsc: two minutes, with --whole-conformance; its streaming specs are run"
+            "whole critest on gVisor: two minutes, with --whole-conformance; its streaming specs are run"
         )
-    outcomes = outcomes_of("runsc-cli", image_registry)
+    outcomes = outcomes_of(handler, image_registry)
     assert [f"{o.spec}: {o.message}" for o in outcomes if o.state not in ("passed", "skipped")] == []
-    assert Counter(o.state for o in outcomes)["passed"] >= LEAST_PASSES["runsc-cli"]
+    assert Counter(o.state for o in outcomes)["passed"] >= LEAST_PASSES[handler]

@@ -23,6 +23,10 @@ NAMESPACE: Final = "crisp"
 _PUBLISHER: Final = "/bin/true"  # some shims insist on a program for events, which none of those here runs
 _SOCKET_NAME: Final = 64  # a SHA-256 in hexadecimal
 _WANTS_PARAMS: Final = "deprecated API"
+_BEARS_REFUSALS: Final = 'mount --bind "$0" "/proc/$$/uid_map"; exec "$@"'
+
+USER_NAMESPACE: Final = "0 0 65536\n"
+"""A uid_map that is not the first user namespace's (user_namespaces(7))."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,16 @@ def arguments(
         *(("-bundle", str(bundle)) if bundle is not None else ()),
         *words,
     ]
+
+
+def bearing_refusals(argv: list[str], uid_map: Path) -> list[str]:
+    """The same command, which reads `uid_map` as the map of its own user namespace.
+
+    containerd's library for shims bears that the kernel refuses a lower OOM score in a user namespace, and
+    tells one by /proc/self/uid_map. The mount is on what the kernel shows of this one process, and goes with
+    it; the shim that it starts reads the truth.
+    """
+    return ["/bin/sh", "-c", _BEARS_REFUSALS, str(uid_map), *argv]
 
 
 def environment(*, directory: Path, events: str) -> dict[str, str]:

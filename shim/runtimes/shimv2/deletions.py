@@ -85,7 +85,7 @@ class Deletions:
 
     async def _delete_from_shim(self, target: Target) -> bool:
         """What the shim does not delete its program removes once the shim has ended: see `Shims.leave`."""
-        shim = await self._shims.find(target)
+        shim = await self._shims.find_or_end(target)
         if shim is None:
             await self._shims.clean_up(target)
             return True
@@ -108,6 +108,8 @@ class Deletions:
 
         False for a shim that does not answer; one that refuses to wait may delete all the same.
         """
+        if await self._kills.is_forgotten(target):
+            return False
         try:
             async with asyncio.timeout(self._patience):
                 await shim.task.wait(target.id)

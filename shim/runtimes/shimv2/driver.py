@@ -21,9 +21,11 @@ from typing import Any, Final, TypeVar
 from oci.commandline import Runtime
 from oci.errors import Absent, CrispError, Deadline, RuntimeFailed, Unsupported, WrongState
 from oci.features import HandlerFeatures
+from oci.quirks import Ability, fitted
 from oci.workload import PodId
 from shim import process
 from shim.cgroups import Cgroups, Hierarchies
+from shim.kernel import capabilities
 from shim.lifecycle.undo import to_the_end
 from shim.logger.keeper import LogKeeper
 from shim.network.dial import dial
@@ -45,7 +47,8 @@ from shim.runtimes.driver import (
     Target,
 )
 from shim.runtimes.limits import Limits
-from shim.runtimes.shimv2 import bundle, meaning, sessions, task
+from shim.runtimes.sandboxes import Forwards, tidy
+from shim.runtimes.shimv2 import bundle, configuration, meaning, sessions, task
 from shim.runtimes.shimv2.creations import Creations
 from shim.runtimes.shimv2.deletions import Deletions
 from shim.runtimes.shimv2.execs import Execs
@@ -90,6 +93,7 @@ class ShimDriver:
         self._handler = handler
         self._family = family_of(handler.binary.name)
         self._publishes = publishes(self._family, handler.version.version)
+        self._tells_late = not self._family.host_processes and Ability.OOM not in handler.quirks.lacks
         self._keeper = keeper
         self._fifos = run_dir / "fifos"
         self._kill_time = kill_time
@@ -98,7 +102,13 @@ class ShimDriver:
         self._io = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"driver-{handler.name}")
         runtime = Runtime(handler=handler.name, program=handler.binary, root=handler.root)
         self._meant = partial(meaning.explain, runtime)
-        self._options = meaning.create_options(handler, self._family, systemd=systemd)
+        self._root = handler.root if handler.config_path is not None else configuration.below(handler.root)
+        self._forwards = None
+        if handler.runtime_binary is not None and handler.quirks.port_forward:
+            inside = replace(runtime, program=handler.runtime_binary, root=self._root)
+            self._forwards = Forwards(inside, directory=run_dir / "s", io=self._io)
+        self._create_options = partial(meaning.create_options, handler, self._family, systemd=systemd)
+        self._cgroup_version = 2 if hierarchies.unified else 1
         self._cgroups = Cgroups(hierarchies, io=self._io)
         self._shims = Shims(
             ShimSettings(
@@ -110,8 +120,10 @@ class ShimDriver:
                 sockets=run_dir / "s",
                 events=str(keeper.events) if self._publishes else "",
                 monitors=monitors,
-                options=self._options,
+                options=self._create_options(),
                 timeout=timeout,
+                configure=self._configured(),
+                namespaced=self._family.insists_on_score and not capabilities.has(capabilities.SYS_RESOURCE),
             ),
             cgroups=self._cgroups,
             keeper=keeper,
@@ -119,7 +131,7 @@ class ShimDriver:
             lost=self._shim_lost,
         )
         self._exits = ExitWatch(
-            listener=exits, find=self._shims.find, clean_up=self._shims.clean_up, settle=self._settle
+            listener=exits, find=self._shims.find_or_end, clean_up=self._shims.clean_up, settle=self._settle
         )
         self._kills = Kills(
             handler.name,
@@ -183,11 +195,13 @@ class ShimDriver:
 
     async def create(self, target: Target, spec: Mapping[str, Any]) -> Created:
         """Raises RuntimeFailed (its `program_missing` tells a fault of the user's program), Deadline."""
+        fitting = fitted(spec, self._handler.quirks, cgroup_version=self._cgroup_version)
         try:
-            stdio = await self._blocking(lambda: bundle.prepare(target, spec, self._fifos / target.id))
+            stdio = await self._blocking(lambda: bundle.prepare(target, fitting, self._fifos / target.id))
             await self._read_output(target)
-            shim = await self._shims.acquire(target, spec)
-            pid = await self._creations.create(target, shim, stdio, self._options)
+            shim = await self._shims.acquire(target, fitting)
+            options = self._create_options(configuration=self._shims.configuration(shim))
+            pid = await self._creations.create(target, shim, stdio, options)
             created = Created(process=process.reference(pid), monitor=shim.process)
         except BaseException as error:
             await to_the_end(self._abandon(target))
@@ -219,7 +233,10 @@ class ShimDriver:
         await to_the_end(self._deletions.delete(target))
 
     async def observe(self, target: Target) -> Observed:
-        """What the shim says; without a shim nothing of the container can live that anybody supervises."""
+        """What the shim says; without a shim nothing of the container can live that anybody supervises.
+
+        Ends nothing: what a shim that does not answer serves is not known.
+        """
         try:
             shim = await self._shims.find(target)
             if shim is None:
@@ -239,8 +256,11 @@ class ShimDriver:
         return Observed(status=status, process=living)
 
     async def adopt(self, target: Target) -> Observed:
-        """Takes the shim's connection and the fifos up again; a dead shim's leavings are removed."""
-        shim = await self._shims.find(target)
+        """Takes the shim's connection and the fifos up again; a dead shim's leavings are removed.
+
+        One that does not answer is ended: nobody could drive its containers.
+        """
+        shim = await self._shims.find_or_end(target)
         if shim is None:
             return await self._adopt_dead(target)
         if await self._blocking((self._fifos / target.id).is_dir):
@@ -283,7 +303,9 @@ class ShimDriver:
         )
 
     async def dial(self, pod: PodId, network: str, port: int) -> socket.socket:
-        """See `shim.network.dial`."""
+        """See `shim.network.dial`; by the runtime below, where the sandbox has a network of its own."""
+        if network and self._forwards is not None:
+            return await self._forwards.dial(pod, port)
         return await dial(network, port)
 
     async def reopen_log(self, target: Target) -> None:
@@ -311,9 +333,19 @@ class ShimDriver:
             each.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._shims.close()
+        if self._forwards is not None:
+            await self._forwards.close()
+        await self._blocking(lambda: tidy(self._root, self._handler.quirks.root_mounts))
         self._io.shutdown(wait=False, cancel_futures=True)
 
     # ---- the parts
+
+    def _configured(self) -> Callable[[Mapping[str, Any]], str] | None:
+        """What writes the shims' configuration; None where they take none, or somebody else wrote it."""
+        handler = self._handler
+        if not self._family.configured or handler.config_path is not None or handler.runtime_binary is None:
+            return None
+        return partial(configuration.written, handler.runtime_binary, handler.root, handler.quirks)
 
     async def _read_output(self, target: Target) -> None:
         outlet = bundle.outlet(target, self._fifos / target.id)
@@ -355,7 +387,7 @@ class ShimDriver:
         if self._publishes:
             try:
                 # An event may come after the answer to Wait, and of a guest nothing else tells it.
-                feared = ended is not None and ended.code == 128 + SIGKILL and not self._family.host_processes
+                feared = ended is not None and ended.code == 128 + SIGKILL and self._tells_late
                 if await self._keeper.oom(target.id, wait=OOM_WAIT if feared else 0):
                     return True
             except CrispError as error:  # the cgroup may know it too

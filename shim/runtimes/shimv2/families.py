@@ -41,6 +41,10 @@ class Family:
     calm_from: int = 0  # a release (yyyymmdd) from which it is better off with nobody to publish to
     runtime: str = ""  # the OCI runtime below it, whose features count, unless configured
     leavings: tuple[str, ...] = ()  # patterns of files that it makes in a bundle and does not remove
+    configured: bool = False  # Create takes a file that names runtime, root and flags: see `configuration.py`
+    remembers: str = ""  # the file of a bundle without which `delete` fails, and nothing was made
+    forgets_unstarted: bool = False  # what is killed before its start answers no Wait, and no Delete returns
+    insists_on_score: bool = False  # `start` lowers the shim's OOM score, and ends where that is refused
 
 
 FAMILIES: Final = (
@@ -74,7 +78,13 @@ FAMILIES: Final = (
         options_type="io.containerd.runsc.v1.options",
         events=True,  # an event that is not taken is the end of it, until it was told of nobody
         calm_from=20260801,
+        runtime="runsc",
         leavings=("init.pid", "log.json", "state.json", "work"),
+        configured=True,
+        remembers="state.json",
+        forgets_unstarted=True,
+        # to -999, which takes CAP_SYS_RESOURCE: what a node in a container often lacks
+        insists_on_score=True,
     ),
     Family(
         name="kata",

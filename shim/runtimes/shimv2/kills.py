@@ -16,6 +16,7 @@ from shim.runtimes.driver import Target
 from shim.runtimes.shimv2.exits import ExitWatch
 from shim.runtimes.shimv2.families import Family, Sharing
 from shim.runtimes.shimv2.shims import Shims
+from shim.runtimes.shimv2.task import CREATED
 from shim.runtimes.shimv2.ttrpc.client import ConnectionLost
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class Kills:
         A shim that does not kill is left to who removes it.
         """
         if not self._family.host_processes:
+            if await self.is_forgotten(target):
+                return False
             await self._ask(target, SIGKILL, everything=True)
         elif target.cgroup:
             await self._kill_cgroup(target, SIGKILL)
@@ -82,6 +85,18 @@ class Kills:
         elif target.process is not None and process.signal(target.process, SIGKILL):
             await process.wait_gone(target.process, self._patience)
         return True
+
+    async def is_forgotten(self, target: Target) -> bool:
+        """Whether only the shim's own end removes the container: it was never started, and shims differ."""
+        if not self._family.forgets_unstarted:
+            return False
+        shim = await self._shims.find_or_end(target)
+        if shim is None:
+            return False
+        try:
+            return (await shim.task.state(target.id)).status == CREATED
+        except CrispError:
+            return False
 
     async def _kill_cgroup(self, target: Target, number: int) -> None:
         left = await self._cgroups.kill_everything(
@@ -109,7 +124,8 @@ class Kills:
 
     async def _ask(self, target: Target, number: int, *, everything: bool) -> None:
         """The shim's Kill; what has ended is success."""
-        shim = await self._shims.find(target)
+        find = self._shims.find_or_end if number == SIGKILL and everything else self._shims.find
+        shim = await find(target)
         if shim is None:
             return
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Final
 
 from google.protobuf.message import Message
@@ -37,14 +38,17 @@ def explain(runtime: Runtime, container: str, verb: str, error: CrispError) -> C
     return meant
 
 
-def create_options(handler: Handler, family: Family, *, systemd: bool) -> Message | None:
-    """What Create is given, as the shim's family takes it."""
+def create_options(
+    handler: Handler, family: Family, *, systemd: bool, configuration: Path | None = None
+) -> Message | None:
+    """What Create is given, as the shim's family takes it; `configuration` is the file that Crisp wrote."""
     if family.options is OptionsKind.RUNC:
         return runc_options_pb2.Options(
             binary_name="" if handler.runtime_binary is None else str(handler.runtime_binary),
             root=str(handler.root),
             systemd_cgroup=systemd,
         )
-    if family.options is OptionsKind.PATH and handler.config_path is not None:
-        return runtime_options_pb2.Options(type_url=family.options_type, config_path=str(handler.config_path))
+    path = handler.config_path or configuration
+    if family.options is OptionsKind.PATH and path is not None:
+        return runtime_options_pb2.Options(type_url=family.options_type, config_path=str(path))
     return None

@@ -13,7 +13,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +32,9 @@ from shim.process import CommandMissing, CommandTimedOut
 from shim.records import ProcessRef
 from shim.runtimes import processtree
 from shim.runtimes.driver import Target
-from shim.runtimes.shimv2 import addresses, bootstrap
+from shim.runtimes.shimv2 import addresses, bootstrap, configuration
 from shim.runtimes.shimv2.bootstrap import Reply
-from shim.runtimes.shimv2.families import Family, Sharing
+from shim.runtimes.shimv2.families import Family, OptionsKind, Sharing
 from shim.runtimes.shimv2.task import Ended, Task
 from shim.runtimes.shimv2.ttrpc.client import Client
 from shim.threads import in_executor
@@ -50,6 +50,7 @@ _KILL_TIME: Final = 5.0
 _ANY_STATUS: Final = range(-128, 256)
 _LINKS: Final = "bundles"
 _UNDELETED: Final = "undeleted"
+_UID_MAP: Final = "uid_map"
 _SMALL: Final = 4 << 20
 
 
@@ -67,6 +68,12 @@ class ShimSettings:
     monitors: str  # cgroup
     options: Message | None
     timeout: float
+    configure: Callable[[Mapping[str, Any]], str] | None = None  # the file that Create will name, by the spec
+    namespaced: bool = False  # `start` reads a user namespace's uid_map: see `bootstrap.bearing_refusals`
+
+
+class Unanswering(Busy):
+    """A shim that takes connections and does not say which process it is."""
 
 
 class Shim:
@@ -106,12 +113,18 @@ class Shims:
             return target.id
         return target.pod_id
 
+    def configuration(self, shim: Shim) -> Path | None:
+        """The file that was written for this shim's containers."""
+        if self._settings.configure is None:
+            return None
+        return self._settings.directory / shim.key / configuration.NAME
+
     async def acquire(self, target: Target, spec: Mapping[str, Any]) -> Shim:
         """The shim for a container to be, started if there is none. `release` is owed from here on."""
         key = self.key(target)
         async with self._locks.exclusive(key):
             directory = self._settings.directory / key
-            shim = await self._find(key)
+            shim = await self._find_or_end(key)
             if shim is not None and not await self._alive(shim):
                 await self._end(key)
                 shim = None
@@ -128,15 +141,15 @@ class Shims:
         return shim
 
     async def find(self, target: Target) -> Shim | None:
-        """The living shim of a container, connected again if need be; None when there is none."""
-        shim = self._shims.get(self.key(target))
-        if shim is not None and not shim.client.closed:
-            return shim
-        key = await self._key_of(target)
-        if key is None:
-            return None
-        async with self._locks.exclusive(key):
-            return await self._find(key)
+        """The living shim of a container, connected again if need be; None when there is none.
+
+        Raises Unanswering where it does not say which process it is: it hangs, and may go on later.
+        """
+        return await self._found(target, self._find)
+
+    async def find_or_end(self, target: Target) -> Shim | None:
+        """The same for who must get on: a shim that does not answer is killed, and then there is none."""
+        return await self._found(target, self._find_or_end)
 
     async def answers(self, target: Target) -> bool:
         """Whether a container's shim, busy as it may be, still says which process it is."""
@@ -185,7 +198,7 @@ class Shims:
         """Let the program's `delete` remove what a dead shim left of a container; its end, if known."""
         key = await self._key_of(target) or self.key(target)
         link = self._settings.directory / key / _LINKS / target.id
-        if not await self._blocking(link.is_dir):
+        if not await self._blocking((link / self._settings.family.remembers).exists):
             return None
         # `delete` unmounts the bundle's root file system too, which is not the shim's: it gets a likeness.
         likeness = self._settings.directory / key / "dead" / target.id
@@ -226,6 +239,27 @@ class Shims:
 
         return await self._blocking(look)
 
+    async def _found(
+        self, target: Target, find: Callable[[str], Coroutine[Any, Any, Shim | None]]
+    ) -> Shim | None:
+        shim = self._shims.get(self.key(target))
+        if shim is not None and not shim.client.closed:
+            return shim
+        key = await self._key_of(target)
+        if key is None:
+            return None
+        async with self._locks.exclusive(key):
+            return await find(key)
+
+    async def _find_or_end(self, key: str) -> Shim | None:
+        try:
+            return await self._find(key)
+        except Unanswering as error:
+            # Taken for dead from here on, it must be: its program's `delete` removes what it serves.
+            log.warning("a shim that does not answer is ended", extra={"shim": key, "error": str(error)})
+            await self._kill(key)
+            return None
+
     async def _find(self, key: str) -> Shim | None:
         shim = self._shims.get(key)
         if shim is not None and not shim.client.closed:
@@ -240,12 +274,11 @@ class Shims:
             return None
         try:
             await self._know(shim)
-        except CrispError as error:
-            # Taken for dead from here on, it must be: its program's `delete` removes what it serves.
-            log.warning("a shim that does not answer is ended", extra={"shim": key, "error": str(error)})
+        except BaseException as error:
             shim.client.close()
-            await self._kill(key)
-            return None
+            if isinstance(error, CrispError):
+                raise Unanswering(error.message) from error
+            raise
         await self._read_log(key)
         self._shims[key] = shim
         return shim
@@ -285,6 +318,10 @@ class Shims:
         files.make_private_directory(self._settings.sockets)
         document = json.dumps(spec, separators=(",", ":")).encode("ascii")
         files.write_atomic(directory / "config.json", document)
+        if self._settings.configure is not None:
+            files.write_atomic(directory / configuration.NAME, self._settings.configure(spec).encode())
+        if self._settings.namespaced:
+            files.write_atomic(directory / _UID_MAP, bootstrap.USER_NAMESPACE.encode())
         with contextlib.suppress(FileExistsError):
             os.mkfifo(directory / "log", 0o700)
 
@@ -321,10 +358,13 @@ class Shims:
     async def _ask_to_start(self, key: str, directory: Path) -> Reply:
         settings = self._settings
         argv = bootstrap.arguments(settings.program, key, "start", events=settings.events)
+        if settings.namespaced:
+            argv = bootstrap.bearing_refusals(argv, directory / _UID_MAP)
         params = bootstrap.params(
             key, socket_dir=settings.sockets, events=settings.events, options=settings.options
         )
-        given = params if bootstrap.wants_params(settings.version) else None
+        ours = settings.family.options is OptionsKind.RUNC  # others print the version of something else
+        given = params if ours and bootstrap.wants_params(settings.version) else None
         result = await self._run(argv, "start", key, directory=directory, stdin=given)
         words = (result.stderr + result.stdout).decode("utf-8", "replace")
         if result.returncode != 0 and given is None and bootstrap.refused_as_deprecated(words):
@@ -380,16 +420,21 @@ class Shims:
                 except CrispError:
                     shim.client.close()
                     shim = None
+        undeleted = self._settings.directory / key / _UNDELETED
+        left = await self._blocking(lambda: _names(undeleted))  # a shim that has one goes on
+        gone = False
         if shim is not None:
             # the connection may go before the answer comes, or the shim hang
-            with contextlib.suppress(CrispError, TimeoutError):
-                async with asyncio.timeout(_SHUTDOWN_TIME):
-                    await shim.task.shutdown(key)
+            if not left:
+                with contextlib.suppress(CrispError, TimeoutError):
+                    async with asyncio.timeout(_SHUTDOWN_TIME):
+                        await shim.task.shutdown(key)
             shim.client.close()
-        if shim is None or shim.process is None or not await process.wait_gone(shim.process, _SHUTDOWN_TIME):
+            if shim.process is not None and not left:
+                gone = await process.wait_gone(shim.process, _SHUTDOWN_TIME)
+        if not gone:
             await self._kill(key)
-        undeleted = self._settings.directory / key / _UNDELETED
-        for name in await self._blocking(lambda: _names(undeleted)):
+        for name in left:
             await self._run_delete(name, undeleted / name)
         await self._keeper.remove(f"shim-{key}")
         await self._blocking(lambda: self._remove(key, document))

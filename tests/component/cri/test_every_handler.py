@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,14 +26,10 @@ from tests.parts.cargo import NoToolchain
 ROUNDS = 2
 
 
-CAP_SYS_RESOURCE = 24
-
-
 def handlers(doubles: Path) -> dict[str, dict[str, Any]]:
     """Every runtime that tests have, by the name that the documentation gives it; Kata's is a double.
 
-    gVisor's shim starts only where it may lower its own OOM score. youki is left out where it cannot be
-    built; its own conformance test is then counted as skipped.
+    youki is left out where it cannot be built; its own conformance test is then counted as skipped.
     """
     found = {
         "runc": {},
@@ -55,9 +50,6 @@ def handlers(doubles: Path) -> dict[str, dict[str, Any]]:
     found["kata"] = {"binary": str(kata_runtime.install(doubles))}
     with contextlib.suppress(NoToolchain):
         found["youki"] = {"binary": str(program("youki", "youki"))}
-    held = int(re.search(r"CapEff:\s+(\w+)", Path("/proc/self/status").read_text())[1], 16)  # type: ignore[index]
-    if not held >> CAP_SYS_RESOURCE & 1:
-        del found["runsc"]
     return found
 
 

@@ -42,8 +42,8 @@ class Subject:
     whole: bool = False
 
 
-def _shim(binary: Path) -> Mapping[str, Any]:
-    return {"kind": "shim", "binary": binary, "runtime_binary": RUNC}
+def _shim(binary: Path, runtime: Path | str = RUNC) -> Mapping[str, Any]:
+    return {"kind": "shim", "binary": binary, "runtime_binary": runtime}
 
 
 def _double(ways: str) -> Callable[[Path], Mapping[str, Any]]:
@@ -69,6 +69,9 @@ SUBJECTS: Mapping[str, Subject] = {
     # Debian 12's: another way of starting, and version 2 of the Task service
     "shim-runc-1.6": Subject(
         settings=lambda _: _shim(unpacked("containerd") / "usr/bin/containerd-shim-runc-v2"), whole=True
+    ),
+    "runsc": Subject(
+        settings=lambda _: _shim(program("runsc", "containerd-shim-runsc-v1"), program("runsc", "runsc"))
     ),
     "kata-go": Subject(settings=_double("kata-go")),
     "kata-rust": Subject(settings=_double("kata-rust")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
@@ -17,7 +18,9 @@ import pytest
 
 from oci.errors import CrispError, Deadline, RuntimeFailed
 from oci.workload import PodId
-from shim.runtimes.driver import Driver, Status
+from shim import process
+from shim.runtimes.driver import Driver, Observed, Status
+from shim.runtimes.shimv2 import shims
 from tests.component.runtimes.conftest import Play
 from tests.component.runtimes.rig import Rig
 from tests.component.runtimes.subjects import STATE
@@ -157,6 +160,34 @@ def test_a_shim_that_does_not_kill_ends_with_all_that_it_serves(
         (told,) = [record for record in caplog.records if "does not end" in record.message]
         assert ("all containers of its pod" in told.message) == shared
         assert re.search(f"handler {name}: .*({TOLD[act]})", str(told.__dict__["error"]))
+
+    play(story, real=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_look_at_a_shim_that_hangs_ends_nothing_and_the_next_restart_does(
+    play: Play, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shims, "_ANSWER_TIME", PATIENCE)
+
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.run(driver, "sleep", "100")
+            assert target.monitor is not None
+            process.signal(target.monitor, signal.SIGSTOP)
+        async with rig.driver() as driver:
+            unknown = Observed(status=Status.UNKNOWN, process=target.process)
+            assert await driver.observe(target) == unknown
+            with pytest.raises(CrispError, match=f"does not answer within {PATIENCE:g} s"):
+                await driver.exec_sync(target, rig.exec("true"))
+            assert process.alive(target.monitor)
+            process.signal(target.monitor, signal.SIGCONT)
+            assert await driver.observe(target) == replace(unknown, status=Status.RUNNING)
+            process.signal(target.monitor, signal.SIGSTOP)
+        async with rig.driver() as driver:
+            ended = await driver.adopt(target)
+            assert (ended.status, ended.exit and ended.exit.code) == (Status.STOPPED, 137)
+            assert not process.alive(target.monitor)
 
     play(story, real=name)
 

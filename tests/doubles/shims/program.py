@@ -209,6 +209,8 @@ def delete(ways: Ways, flags: Flags, told: dict[str, Any]) -> None:
     if ways.publisher and not (flags.of("publish-binary") and flags.of("bundle")):
         die("Argument is not defined: publish-binary or bundle")
     id_, state = flags.of("id"), Path(told["state"])
+    if ways.state and not Path(ways.state).exists():  # in the bundle, where it is run
+        die(f"open {Path.cwd() / ways.state}: no such file or directory")
     place = state / id_
     if (place / "root").exists():
         command = [told["runtime"], "--root", (place / "root").read_text(), "delete", "--force", id_]

@@ -124,6 +124,8 @@ class Tasks:
         refusals.check_options(self._ways, request)
         bundle = Path(request.bundle)
         config: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())
+        if self._ways.state:
+            (bundle / self._ways.state).write_text("{}")
         kind, of = sandbox.kind_of(config)
         place = self._state / request.id
         place.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,7 @@ class Ways:
     answer: Answer = Answer.RAW
     task: int = 2  # version of the Task service that it serves, and no other
     files: tuple[str, ...] = ("address",)  # that `start` leaves in its directory
+    state: str = ""  # a file of a bundle that Create makes, and without which `delete` fails
     params: bool = False  # BootstrapParams on stdin are required
     publisher: bool = False  # a publisher is required, and a bundle for `delete`
     go: bool = True  # written in Go, not in Rust
@@ -89,6 +90,7 @@ WAYS: Final[Mapping[str, Ways]] = {
         grouped=False,
         guest=True,
         options_type="io.containerd.runsc.v1.options",
+        state="state.json",
         events=Need.PANIC,
     ),
     # What containerd-shim-runc-v2 says is compared with the real one's words.
