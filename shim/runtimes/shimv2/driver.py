@@ -272,6 +272,8 @@ class ShimDriver:
             return Observed(status=Status.STOPPED, exit=await self._exits.conclude(target, ended))
         if observed.process is not None:
             self._exits.watch(replace(target, process=observed.process), shim)
+        if observed.status is Status.ABSENT:
+            await self._remove_torn(target)
         return observed
 
     async def exec_sync(self, target: Target, request: ExecRequest) -> ExecResult:
@@ -417,6 +419,16 @@ class ShimDriver:
         if await self._blocking((self._fifos / target.id).is_dir):
             await self._read_output(target)
         return Observed(status=Status.STOPPED, exit=await self._exits.conclude(target, ended))
+
+    async def _remove_torn(self, target: Target) -> None:
+        """A create that was cut off with its caller: the shim forgets it, the runtime may keep a half."""
+        if not await self._shims.serves(target):
+            return
+        try:
+            await self._shims.clean_up(target)
+            await self.delete(target)
+        except CrispError as error:
+            log.warning("half a container stays", extra={"container": target.id, "error": str(error)})
 
     async def _last_words(self, target: Target, shim: Shim) -> Ended | None:
         with contextlib.suppress(CrispError):

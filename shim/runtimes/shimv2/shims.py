@@ -32,7 +32,7 @@ from shim.process import CommandMissing, CommandTimedOut
 from shim.records import ProcessRef
 from shim.runtimes import processtree
 from shim.runtimes.driver import Target
-from shim.runtimes.shimv2 import addresses, bootstrap, configuration
+from shim.runtimes.shimv2 import addresses, bootstrap, configuration, directories
 from shim.runtimes.shimv2.bootstrap import Reply
 from shim.runtimes.shimv2.families import Family, OptionsKind, Sharing
 from shim.runtimes.shimv2.task import Ended, Task
@@ -51,7 +51,6 @@ _ANY_STATUS: Final = range(-128, 256)
 _LINKS: Final = "bundles"
 _UNDELETED: Final = "undeleted"
 _UID_MAP: Final = "uid_map"
-_SMALL: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +132,7 @@ class Shims:
             def prepare() -> None:  # at once: what is there without a link no `release` would find
                 if new:
                     self._prepare(directory, spec)
-                _link(directory / _LINKS / target.id, target.directory)
+                directories.link(directory / _LINKS / target.id, target.directory)
 
             await self._blocking(prepare)
             if shim is None:
@@ -150,6 +149,10 @@ class Shims:
     async def find_or_end(self, target: Target) -> Shim | None:
         """The same for who must get on: a shim that does not answer is killed, and then there is none."""
         return await self._found(target, self._find_or_end)
+
+    async def serves(self, target: Target) -> bool:
+        """Whether a container was given to a shim, and is not released."""
+        return await self._key_of(target) is not None
 
     async def answers(self, target: Target) -> bool:
         """Whether a container's shim, busy as it may be, still says which process it is."""
@@ -168,7 +171,7 @@ class Shims:
         if key is not None:
             directory = self._settings.directory / key
             link, kept = directory / _LINKS / target.id, directory / _UNDELETED / target.id
-            await self._blocking(lambda: _copy_files(link, kept))
+            await self._blocking(lambda: directories.copy_files(link, kept))
 
     async def kill(self, target: Target) -> None:
         """Kill the container's shim, which may serve others too; what it leaves is `clean_up`'s."""
@@ -187,7 +190,9 @@ class Shims:
         async with self._locks.exclusive(key):
             directory = self._settings.directory / key
             link = directory / _LINKS / target.id
-            others = await self._blocking(lambda: [name for name in _names(link.parent) if name != link.name])
+            others = await self._blocking(
+                lambda: [name for name in directories.names(link.parent) if name != link.name]
+            )
             if not others:
                 await self._end(key)
             else:
@@ -202,7 +207,7 @@ class Shims:
             return None
         # `delete` unmounts the bundle's root file system too, which is not the shim's: it gets a likeness.
         likeness = self._settings.directory / key / "dead" / target.id
-        await self._blocking(lambda: _copy_files(link, likeness))
+        await self._blocking(lambda: directories.copy_files(link, likeness))
         return await self._run_delete(target.id, likeness)
 
     async def _run_delete(self, id_: str, bundle: Path) -> Ended | None:
@@ -264,7 +269,9 @@ class Shims:
         shim = self._shims.get(key)
         if shim is not None and not shim.client.closed:
             return shim
-        document = await self._blocking(lambda: _read(self._settings.directory / key / "shim.json"))
+        document = await self._blocking(
+            lambda: directories.read_answer(self._settings.directory / key / "shim.json")
+        )
         if document is None:
             return None
         reply = Reply(address=str(document["address"]), version=int(document["version"]))
@@ -410,7 +417,9 @@ class Shims:
     async def _end(self, key: str) -> None:
         """Shut the shim down, kill it if it does not go, remove its directory and its socket."""
         shim = self._shims.pop(key, None)
-        document = await self._blocking(lambda: _read(self._settings.directory / key / "shim.json"))
+        document = await self._blocking(
+            lambda: directories.read_answer(self._settings.directory / key / "shim.json")
+        )
         if shim is None and document is not None:
             with contextlib.suppress(CrispError):
                 reply = Reply(address=str(document["address"]), version=int(document["version"]))
@@ -421,7 +430,7 @@ class Shims:
                     shim.client.close()
                     shim = None
         undeleted = self._settings.directory / key / _UNDELETED
-        left = await self._blocking(lambda: _names(undeleted))  # a shim that has one goes on
+        left = await self._blocking(lambda: directories.names(undeleted))  # a shim that has one goes on
         gone = False
         if shim is not None:
             # the connection may go before the answer comes, or the shim hang
@@ -465,33 +474,3 @@ class Shims:
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         return await in_executor(self._io, work)
-
-
-def _copy_files(source: Path, target: Path) -> None:
-    """The small files of a bundle, by which a shim's program knows what it left."""
-    with files.writing("likeness of a bundle", target):
-        files.make_private_directory(target)
-        for path in source.iterdir():
-            if path.is_file() and not path.is_symlink() and path.stat().st_size <= _SMALL:
-                files.write_atomic(target / path.name, path.read_bytes())
-
-
-def _link(path: Path, target: Path) -> None:
-    with contextlib.suppress(FileExistsError):
-        path.symlink_to(target)
-
-
-def _names(directory: Path) -> list[str]:
-    try:
-        return [path.name for path in directory.iterdir()]
-    except FileNotFoundError:
-        return []
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """The answer of a start, None when there is none or it cannot be read."""
-    try:
-        document = json.loads(path.read_bytes())
-        return document if isinstance(document["address"], str) and int(document["version"]) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

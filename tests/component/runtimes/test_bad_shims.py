@@ -255,6 +255,31 @@ def test_a_delete_of_a_dead_shim_that_fails_is_told_and_can_be_repeated(play: Pl
     play(story)
 
 
+def test_half_a_container_that_a_cut_off_create_has_left_is_removed_at_the_next_start(play: Play) -> None:
+    """With its caller a shim gives up what it was creating; the runtime below keeps the container's name."""
+
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            other = await rig.run(driver, "sleep", "100")  # for which the shim goes on
+            target = await rig.create(driver, "sleep", "100")
+            shim = await driver._shims.find(target)  # type: ignore[attr-defined]
+            assert target.process is not None
+            process.signal(target.process, signal.SIGKILL)
+            await shim.task.wait(target.id)
+            await shim.task.delete(target.id)
+            (rig.base / "root/crisp" / target.id).mkdir()  # all that runc has made until then
+        forgotten = replace(target, process=None, monitor=None)
+        rig.targets[-1] = forgotten
+        async with rig.driver() as driver:
+            assert (await driver.adopt(other)).status is Status.RUNNING
+            assert await driver.adopt(forgotten) == Observed(status=Status.ABSENT)
+            assert (await driver.observe(other)).status is Status.RUNNING
+            await driver.create(forgotten, rig.spec(forgotten, ["sleep", "100"]))
+            assert (await driver.observe(forgotten)).status is Status.CREATED
+
+    play(story, real="shim-runc-v2")
+
+
 def test_a_kill_for_want_of_memory_that_is_told_after_the_end_is_not_lost(play: Play) -> None:
     async def story(rig: Rig) -> None:
         with failing(rig, {"oom": Plan(act="late", seconds=0.1)}):
