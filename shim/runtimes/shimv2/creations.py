@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 from google.protobuf.message import Message
 
@@ -39,9 +40,11 @@ class Creations:
         self._kept = kept
         self._late: set[asyncio.Task[None]] = set()
 
-    async def create(self, target: Target, shim: Shim, stdio: Stdio, options: Message | None) -> int:
+    async def create(
+        self, target: Target, shim: Shim, bundle: Path, stdio: Stdio, options: Message | None
+    ) -> int:
         """The container's first process, or its sandbox's. Raises what the shim answers, Deadline."""
-        work = shim.task.create(target.id, bundle=str(target.directory), stdio=stdio, options=options)
+        work = shim.task.create(target.id, bundle=str(bundle), stdio=stdio, options=options)
         call = asyncio.get_running_loop().create_task(work, name="create by a shim")
         try:
             async with asyncio.timeout(self._timeout):

@@ -94,9 +94,8 @@ class Deletions:
                 await shim.task.delete(target.id)
             else:
                 await self._shims.leave(target)
-        except Absent:
-            return True
-        except ConnectionLost:
+        except (Absent, ConnectionLost):
+            # Where a create was cut off the shim forgets the container, and the runtime may keep a half.
             await self._shims.clean_up(target)
         except CrispError as error:
             log.warning("a shim deletes nothing", extra={"container": target.id, "error": str(error)})

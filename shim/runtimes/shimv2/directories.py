@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,13 @@ def copy_files(source: Path, target: Path) -> None:
 def link(path: Path, target: Path) -> None:
     with contextlib.suppress(FileExistsError):
         path.symlink_to(target)
+
+
+def make_bundle(path: Path, target: Path, spec: Mapping[str, Any]) -> None:
+    """A bundle beside the container's own, `target`, with the root file system of that one."""
+    root = {**spec["root"], "path": str(target / spec["root"]["path"])}
+    files.make_private_directory(path)
+    files.write_atomic(path / "config.json", json.dumps({**spec, "root": root}).encode("ascii"))
 
 
 def names(directory: Path) -> list[str]:

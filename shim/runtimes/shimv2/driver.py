@@ -201,7 +201,8 @@ class ShimDriver:
             await self._read_output(target)
             shim = await self._shims.acquire(target, fitting)
             options = self._create_options(configuration=self._shims.configuration(shim))
-            pid = await self._creations.create(target, shim, stdio, options)
+            where = self._shims.bundle(target, shim)
+            pid = await self._creations.create(target, shim, where, stdio, options)
             created = Created(process=process.reference(pid), monitor=shim.process)
         except BaseException as error:
             await to_the_end(self._abandon(target))
@@ -272,8 +273,6 @@ class ShimDriver:
             return Observed(status=Status.STOPPED, exit=await self._exits.conclude(target, ended))
         if observed.process is not None:
             self._exits.watch(replace(target, process=observed.process), shim)
-        if observed.status is Status.ABSENT:
-            await self._remove_torn(target)
         return observed
 
     async def exec_sync(self, target: Target, request: ExecRequest) -> ExecResult:
@@ -413,22 +412,11 @@ class ShimDriver:
         except CrispError as error:
             log.error("what a dead shim left stays", extra={"container": target.id, "error": str(error)})
         await self._execs.clear(target, None)
-        known = ended is not None or target.process is not None
-        if not known:
+        if target.process is None:  # nor was there ever one, perhaps: programs say 137 of that, too
             return Observed(status=Status.ABSENT)
         if await self._blocking((self._fifos / target.id).is_dir):
             await self._read_output(target)
         return Observed(status=Status.STOPPED, exit=await self._exits.conclude(target, ended))
-
-    async def _remove_torn(self, target: Target) -> None:
-        """A create that was cut off with its caller: the shim forgets it, the runtime may keep a half."""
-        if not await self._shims.serves(target):
-            return
-        try:
-            await self._shims.clean_up(target)
-            await self.delete(target)
-        except CrispError as error:
-            log.warning("half a container stays", extra={"container": target.id, "error": str(error)})
 
     async def _last_words(self, target: Target, shim: Shim) -> Ended | None:
         with contextlib.suppress(CrispError):

@@ -41,6 +41,7 @@ class Family:
     calm_from: int = 0  # a release (yyyymmdd) from which it is better off with nobody to publish to
     runtime: str = ""  # the OCI runtime below it, whose features count, unless configured
     leavings: tuple[str, ...] = ()  # patterns of files that it makes in a bundle and does not remove
+    apart: bool = False  # it unmounts what is at the bundle's `rootfs`: it gets a bundle of its own
     configured: bool = False  # Create takes a file that names runtime, root and flags: see `configuration.py`
     remembers: str = ""  # the file of a bundle without which `delete` fails, and nothing was made
     forgets_unstarted: bool = False  # what is killed before its start answers no Wait, and no Delete returns
@@ -79,7 +80,7 @@ FAMILIES: Final = (
         events=True,  # an event that is not taken is the end of it, until it was told of nobody
         calm_from=20260801,
         runtime="runsc",
-        leavings=("init.pid", "log.json", "state.json", "work"),
+        apart=True,
         configured=True,
         remembers="state.json",
         forgets_unstarted=True,

@@ -1,9 +1,9 @@
 """Shim processes: starting one for a container or finding the pod's, finding it again, and its end.
 
 Each shim has a directory in the run directory, named by the pod or the container that it serves: its working
-directory, the `log` fifo, `shim.json` with the answer of its start, and a link to each bundle that it was
-given. The directory is made first and the links say who depends on it, so after a kill at any instruction
-what stands there tells what to end. Knows no state of any container.
+directory, the `log` fifo, `shim.json` with the answer of its start, and each bundle that it was given, or a
+link to it. The directory is made first and the bundles say who depends on it, so after a kill at any
+instruction what stands there tells what to end. Knows no state of any container.
 """
 
 from __future__ import annotations
@@ -112,6 +112,11 @@ class Shims:
             return target.id
         return target.pod_id
 
+    def bundle(self, target: Target, shim: Shim) -> Path:
+        """What a container that was acquired for is created from."""
+        apart = self._settings.family.apart
+        return self._settings.directory / shim.key / _LINKS / target.id if apart else target.directory
+
     def configuration(self, shim: Shim) -> Path | None:
         """The file that was written for this shim's containers."""
         if self._settings.configure is None:
@@ -132,7 +137,11 @@ class Shims:
             def prepare() -> None:  # at once: what is there without a link no `release` would find
                 if new:
                     self._prepare(directory, spec)
-                directories.link(directory / _LINKS / target.id, target.directory)
+                link = directory / _LINKS / target.id
+                if self._settings.family.apart:
+                    directories.make_bundle(link, target.directory, spec)
+                else:
+                    directories.link(link, target.directory)
 
             await self._blocking(prepare)
             if shim is None:
@@ -149,10 +158,6 @@ class Shims:
     async def find_or_end(self, target: Target) -> Shim | None:
         """The same for who must get on: a shim that does not answer is killed, and then there is none."""
         return await self._found(target, self._find_or_end)
-
-    async def serves(self, target: Target) -> bool:
-        """Whether a container was given to a shim, and is not released."""
-        return await self._key_of(target) is not None
 
     async def answers(self, target: Target) -> bool:
         """Whether a container's shim, busy as it may be, still says which process it is."""
@@ -196,7 +201,7 @@ class Shims:
             if not others:
                 await self._end(key)
             else:
-                await self._blocking(lambda: link.unlink(missing_ok=True))
+                await self._blocking(lambda: files.remove_tree(link))
         return not others
 
     async def clean_up(self, target: Target) -> Ended | None:
@@ -236,7 +241,7 @@ class Shims:
         directory = self._settings.directory
 
         def look() -> str | None:
-            if (directory / key / _LINKS / target.id).is_symlink():
+            if os.path.lexists(directory / key / _LINKS / target.id):  # a link may lead nowhere any more
                 return key
             for found in directory.glob(f"*/{_LINKS}/{target.id}"):
                 return found.parent.parent.name

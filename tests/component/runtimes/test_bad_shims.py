@@ -255,7 +255,28 @@ def test_a_delete_of_a_dead_shim_that_fails_is_told_and_can_be_repeated(play: Pl
     play(story)
 
 
-def test_half_a_container_that_a_cut_off_create_has_left_is_removed_at_the_next_start(play: Play) -> None:
+def test_what_may_never_have_run_is_not_told_as_ended_when_its_shim_is_gone(play: Play) -> None:
+    """A start that is cut off before the shim's answer leaves what a dead shim does: it can be repeated."""
+
+    async def story(rig: Rig) -> None:
+        async with rig.driver() as driver:
+            target = await rig.create(driver, "sleep", "100")
+            assert target.monitor is not None
+            process.signal(target.monitor, signal.SIGKILL)
+            assert await process.wait_gone(target.monitor, 10 * PATIENCE)
+            await rig.ended(target)
+        forgotten = replace(target, process=None, monitor=None)
+        rig.targets[-1] = forgotten
+        async with rig.driver() as driver:
+            assert await driver.adopt(forgotten) == Observed(status=Status.ABSENT)
+            await driver.delete(forgotten)
+            await driver.create(forgotten, rig.spec(forgotten, ["sleep", "100"]))
+            assert (await driver.observe(forgotten)).status is Status.CREATED
+
+    play(story, real="shim-runc-v2")
+
+
+def test_half_a_container_that_a_cut_off_create_has_left_is_removed(play: Play) -> None:
     """With its caller a shim gives up what it was creating; the runtime below keeps the container's name."""
 
     async def story(rig: Rig) -> None:
@@ -273,6 +294,7 @@ def test_half_a_container_that_a_cut_off_create_has_left_is_removed_at_the_next_
         async with rig.driver() as driver:
             assert (await driver.adopt(other)).status is Status.RUNNING
             assert await driver.adopt(forgotten) == Observed(status=Status.ABSENT)
+            await driver.delete(forgotten)
             assert (await driver.observe(other)).status is Status.RUNNING
             await driver.create(forgotten, rig.spec(forgotten, ["sleep", "100"]))
             assert (await driver.observe(forgotten)).status is Status.CREATED
