@@ -70,7 +70,8 @@ def test_pulls_share_a_process_of_low_priority_that_ends_with_the_store(double: 
             pulls = asyncio.gather(*(store.pull(double.reference(f"app:{tag}")) for tag in "12"))
             await asyncio.to_thread(halfway.reached.wait)
             (worker,) = processes(os.getpid())
-            assert os.getpriority(os.PRIO_PROCESS, worker.pid) == NICE
+            lowered = min(os.getpriority(os.PRIO_PROCESS, 0) + NICE, 19)
+            assert os.getpriority(os.PRIO_PROCESS, worker.pid) == lowered
             halfway.held.set()
             await pulls
         assert processes(os.getpid()) == []

@@ -110,6 +110,7 @@ def test_a_survivor_that_keeps_writing_without_a_daemon_does_not_keep_the_contai
     async def story(rig: Rig) -> None:
         async with rig.driver() as driver:
             target = await rig.run(driver, "sh", "-c", "yes & exec sleep 100", own_pids=False)
+            await written(target, b"y")
         assert target.process is not None
         process.signal(target.process, signal.SIGKILL)
         assert await process.wait_gone(target.process, 10)
