@@ -16,7 +16,8 @@ from tests import machine
 from tests.images import layout
 from tests.images.files import Entry, directory, hard_link, link, program, text
 from tests.images.layout import Image, architecture
-from tests.parts.build import cache
+from tests.parts.build import INSIDE, cache
+from tests.parts.cargo import NoToolchain
 
 BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
 NGINX = "registry.k8s.io/e2e-test-images/nginx:1.14-2"
@@ -248,9 +249,14 @@ def _nginx(port: int) -> list[Entry]:
 
 
 def unpacked(package: str) -> Path:
-    """The files of a Debian package that is not installed, in the cache."""
+    """The files of a Debian package that is not installed, in the cache.
+
+    Raises NoToolchain in the virtual machine, which has no network.
+    """
     top = cache() / f"debian-{package}"
     if not top.exists():
+        if INSIDE:
+            raise NoToolchain(f"the virtual machine has no {package}: tests/node/prepare.sh")
         cache().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache(), prefix=f"debian-{package}.") as scratch:
             Path(scratch).chmod(0o755)  # apt downloads as a user of its own

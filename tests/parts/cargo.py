@@ -14,7 +14,9 @@ from tests.parts.table import RUST_AT_LEAST, Crate
 
 
 class NoToolchain(RuntimeError):
-    """The machine has no cargo that is new enough, nor do Debian's packages (1.85 in 12 and in 13)."""
+    """The part cannot be made here: no cargo that is new enough, which Debian's packages are not (1.85 in 12
+    and in 13), or the virtual machine, where nothing is made.
+    """
 
 
 def compile_crate(crate: Crate, scratch: Path, made: Path) -> None:

@@ -61,7 +61,7 @@ def play(runtime: str, tmp_path: Path, rootfs: Path, doubles: Path) -> Play:
             (doubles / real).mkdir(exist_ok=True)
             found = probed(real, doubles / real)
         except NoToolchain as error:
-            pytest.skip(f"{real} cannot be built: {error}")
+            pytest.skip(f"{real} is not here: {error}")
 
         async def whole() -> None:
             rig = Rig(found=found, base=tmp_path, rootfs=rootfs, **options)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from typing import Any
 
 from config.models import HandlerSettings
 from shim import cgroups
+from shim.facts.host import kernel_version
 from shim.logger.keeper import LogKeeper
 from shim.runtimes.kinds import Candidate, Kind, Machine
 from shim.runtimes.ocikind import OciKind
@@ -90,8 +91,9 @@ def probed(name: str, directory: Path) -> Handler:
     keeper = LogKeeper(directory=directory, cgroups=groups, cgroup="")  # probing starts nothing of it
     kinds: dict[str, Kind] = {"oci": OciKind(), "shim": ShimKind(keeper)}
     candidate = Candidate(name=name, settings=settings, root=directory, source="a test")
-    kernel = tuple(int(part) for part in os.uname().release.split("-")[0].split("."))
-    machine = Machine(kernel=kernel, path="/usr/sbin:/usr/bin:/sbin:/bin", limit=60.0)
+    machine = Machine(
+        kernel=kernel_version(os.uname().release), path="/usr/sbin:/usr/bin:/sbin:/bin", limit=60.0
+    )
     found = asyncio.run(probe(candidate, kinds, machine))
     assert isinstance(found, Handler), found.reason
     return found
