@@ -116,6 +116,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many probes of kubelet's run into their time limit; 1000 takes some minutes",
     )
     parser.addoption(
+        "--image-collection",
+        action="store_true",
+        help="wait for kubelet's collection of images too, which comes every five minutes",
+    )
+    parser.addoption(
         "--kubelets",
         choices=("newest", "all"),
         default="newest",

@@ -215,7 +215,9 @@ def firewall() -> Iterator[str]:
         found = shutil.which(program, path="/usr/sbin:/sbin:/usr/bin:/bin")
         if found is None:
             continue
-        saved = subprocess.run([found, "-t", "nat"], capture_output=True, text=True, check=False, timeout=10)
+        saved = subprocess.run(
+            [found, "-t", "nat"], capture_output=True, text=True, check=False, timeout=10 * PATIENCE
+        )
         for line in saved.stdout.splitlines():
             if not line.startswith("#") and _OURS_IN_FIREWALL.search(line):
                 yield re.sub(r" \[\d+:\d+\]$", "", line) + f" ({program})"

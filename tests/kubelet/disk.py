@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +24,19 @@ def mounted(directory: Path, size: int) -> Iterator[Path]:
     finally:
         subprocess.run(["umount", point], check=True)
         image.unlink()
+
+
+def fill(path: Path) -> None:
+    """Write a file until there is no room for another byte."""
+    chunk = bytes(1 << 20)
+    with path.open("wb", buffering=0) as file:
+        while chunk:
+            try:
+                file.write(chunk)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                chunk = chunk[: len(chunk) // 2]
 
 
 def free(point: Path) -> int:

@@ -35,6 +35,9 @@ READY_LIMIT = 60.0 * machine.PATIENCE  # seconds from the start of the process t
 POD_LIMIT = 90.0 * machine.PATIENCE  # seconds that a state of a pod is waited for
 STOP_LIMIT = 60.0 * machine.PATIENCE
 ASK_LIMIT = 30.0 * machine.PATIENCE  # seconds that an answer of kubelet's or crispd's may take
+UNASKING = ("kubelet-1.30",)
+"""Parts that do not ask the runtime for the driver of cgroups: kubelet does since 1.31."""
+
 LOOK_AGAIN = 0.1  # seconds; kubelet offers nothing to wait on
 
 
@@ -58,12 +61,14 @@ class Membership:
 class Kubelet:
     """One kubelet on a CRI socket ("unix://..."); `settings` go over its configuration file's.
 
-    `part` is the entry of tests/parts/table.py that has the program.
+    `part` is the entry of tests/parts/table.py that has the program. Below `cgroup_root` are the cgroups of
+    its pods; with `systemd` it is a slice of that name.
     """
 
     directory: Path
     endpoint: str
     cgroup_root: str
+    systemd: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     membership: Membership | None = None
     part: str = "kubelet"
@@ -254,10 +259,13 @@ class Kubelet:
         for point in reversed(points):
             if point.startswith(f"{self.directory}/"):
                 subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
-        for top in _hierarchies():
-            for directory, _, _ in os.walk(top / self.cgroup_root.lstrip("/"), topdown=False):
-                with contextlib.suppress(OSError):
-                    Path(directory).rmdir()
+        if self.systemd:
+            subprocess.run(["systemctl", "stop", _slice(self.cgroup_root)], check=False, capture_output=True)
+        else:
+            for top in _hierarchies():
+                for directory, _, _ in os.walk(top / self.cgroup_root.lstrip("/"), topdown=False):
+                    with contextlib.suppress(OSError):
+                        Path(directory).rmdir()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -271,6 +279,10 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _slice(root: str) -> str:
+    return f"{root.lstrip('/')}.slice"
 
 
 def _hierarchies() -> Iterator[Path]:
@@ -291,20 +303,24 @@ def running(
 ) -> Iterator[Kubelet]:
     """A kubelet that serves within the block; at the end its pods are withdrawn and nothing of it stays.
 
-    With cgroupfs each has a root for its cgroups, for it removes those of pods that it does not know.
+    Each has a root for its cgroups, for it removes those of pods that it does not know.
     """
-    root = "/" if systemd else f"/kubetest{os.getpid()}n{next(_count)}"
+    root = f"/kubetest{os.getpid()}n{next(_count)}"
+    told = {"cgroupDriver": "systemd"} if systemd and part in UNASKING else {}
     own = Kubelet(
         directory=Path(tempfile.mkdtemp(prefix="kubelet-")),
         endpoint=endpoint,
         cgroup_root=root,
-        settings=settings or {},
+        systemd=systemd,
+        settings={**told, **(settings or {})},
         membership=membership,
         part=part,
     )
     own.directory.chmod(0o755)
     try:
-        if not systemd:
+        if systemd:
+            subprocess.run(["systemctl", "start", _slice(root)], check=True)
+        else:
             for top in _hierarchies():
                 with contextlib.suppress(OSError):
                     (top / root.lstrip("/")).mkdir()

@@ -1,10 +1,11 @@
 """What happens to a node beside kubelet harms no pod more than it must: a monitor that is killed, a cgroup
-that somebody removes, a runtime that is replaced.
+that somebody removes, a runtime that is replaced, a pod that is over its memory, a disk that is full.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -18,11 +19,15 @@ from tests import leaks
 from tests.daemon import Daemon, running
 from tests.images.registry import Registry
 from tests.kubelet import kubelet
+from tests.kubelet.disk import fill, mounted
 from tests.kubelet.inside import cgroups_of, monitor_of, pid_of
 from tests.kubelet.kubelet import Kubelet
 from tests.kubelet.manifests import IDLE, pod, sh
 from tests.machine import PATIENCE
 from tests.parts.build import program
+
+UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+MEMORY = "memory.max" if UNIFIED else "memory.limit_in_bytes"
 
 
 @pytest.fixture
@@ -102,16 +107,96 @@ def test_a_cgroup_that_somebody_removes_does_not_keep_its_pod(own: Kubelet, own_
     own.until(lambda: not own.runs("bare"), "the pod is gone")
 
 
+def test_a_pod_over_its_memory_loses_what_took_it_and_no_monitor(own: Kubelet, own_daemon: Daemon) -> None:
+    """kubelet gives each container the pod's limit: together they come to it before either does alone."""
+    limit = 48 << 20
+    some = "x=$(head -c 1000000 /dev/zero | tr '\\0' x); x=$x$x$x$x$x$x$x$x"
+    hungry = sh("main", f"until [ -e /go ]; do sleep 0.1; done; {some}; while :; do x=$x$x; done")
+    memory = {"limits": {"memory": str(limit)}, "requests": {"memory": str(limit)}}
+    own.apply(pod("tight", hungry, sh("other", f"{some}; {IDLE}"), restartPolicy="Never", resources=memory))
+    own.until_ready("tight")
+    main, other = (own.container("tight", name)["containerID"] for name in ("main", "other"))
+    groups = cgroups_of(pid_of(own_daemon, main))
+    (group,) = [one for one in groups if MEMORY in {path.name for path in one.iterdir()}]
+    of_pod = group.parent
+    assert int((of_pod / MEMORY).read_text()) == limit
+    monitors = {name: monitor_of(own_daemon, id_) for name, id_ in (("main", main), ("other", other))}
+    assert not any(of_pod in one.parents for pid in monitors.values() for one in cgroups_of(pid))
+    own.run("tight", "main", "touch", "/go")
+    own.until(lambda: "terminated" in own.container("tight", "main").get("state", {}), "main has ended")
+    end = own.container("tight", "main")["state"]["terminated"]
+    assert (end["reason"], end["exitCode"]) == ("OOMKilled", 137)  # as only its monitor can tell
+    assert stopped_at_its_limit(of_pod)
+    assert monitor_of(own_daemon, other) == monitors["other"]
+    assert own.container("tight", "other")["containerID"] == other
+    assert own.run("tight", "other", "hostname").startswith("tight")
+
+
+def stopped_at_its_limit(group: Path) -> bool:
+    """Whether the limit of the group itself, and not of one below, has been in the way."""
+    if not UNIFIED:
+        return int((group / "memory.failcnt").read_text()) > 0
+    counts = dict(line.split() for line in (group / "memory.events.local").read_text().splitlines())
+    return int(counts["oom"]) > 0
+
+
+def test_a_full_disk_keeps_new_pods_waiting_and_harms_none_that_run(
+    prepared_machine: None, image_registry: Registry, tmp_path: Path
+) -> None:
+    with (
+        mounted(tmp_path, 256 << 20) as disk,
+        running(image_registry, environment={}, overrides={"": {"state_dir": str(disk / "state")}}) as daemon,
+        kubelet.running(daemon.endpoint, systemd=daemon.systemd_cgroups()) as own,
+    ):
+        own.apply(pod("older", sh("main", IDLE)))
+        own.until_ready("older")
+        before = own.container("older", "main")["containerID"]
+        filled = disk / "filled"
+        fill(filled)
+        own.apply(pod("newer", sh("main", IDLE)))
+        own.until(lambda: "disk is full" in own.log, "kubelet is told why")
+        assert own.run("older", "main", "hostname").startswith("older")
+        daemon.kill()
+        daemon.start()
+        own.until(lambda: answers(own), "kubelet speaks with the daemon again")
+        filled.unlink()
+        own.until_ready("older", "newer")
+        main = own.container("older", "main")
+        assert (main["containerID"], main["restartCount"]) == (before, 0)
+
+
+def answers(own: Kubelet) -> bool:
+    """Whether a command runs in the pod older; kubelet waits a few seconds before it connects again."""
+    try:
+        return own.run("older", "main", "hostname").startswith("older")
+    except RuntimeError as error:
+        if "code = Unavailable" not in str(error):
+            raise
+        return False
+
+
 def empty(group: Path) -> None:
     """Move what runs in a group to the top of its hierarchy and remove it."""
     top = next(parent for parent in group.parents if os.path.ismount(parent))
     deadline = time.monotonic() + 10 * PATIENCE
-    while group.exists():  # its processes start others and end
-        for pid in (group / "cgroup.procs").read_text().split():
+    while group.exists():  # its processes start others and end; systemd removes a scope that has none
+        for pid in processes(group):
             with contextlib.suppress(ProcessLookupError):
                 (top / "cgroup.procs").write_text(pid)
         try:
             group.rmdir()
+        except FileNotFoundError:
+            return
         except OSError:
             if time.monotonic() > deadline:
                 raise
+
+
+def processes(group: Path) -> list[str]:
+    """The pids of a group's processes; none once it is gone."""
+    try:
+        return (group / "cgroup.procs").read_text().split()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        return []

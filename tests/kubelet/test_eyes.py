@@ -84,7 +84,7 @@ def test_the_summary_has_processor_memory_network_and_file_system(watched: Kubel
 
     # kubelet finds the sandbox in cAdvisor by the id at the end of its cgroup's name, and strips `crio-` only
     # off scopes: with cgroupfs the network comes with the gate PodAndContainerStatsFromCRI alone.
-    network = watched.cgroup_root == "/"
+    network = watched.systemd
     watched.until(
         lambda: "usageNanoCores" in str(entry().get("containers")) and ("network" in entry() or not network),
         "the summary has the pod's processor time and network",

@@ -1,5 +1,5 @@
-"""What kubelet does to a pod over its life: rotated logs, probes that hang, events instead of looking
-again.
+"""What kubelet does over a long time: rotated logs, probes that hang, events instead of looking again, images
+that are collected.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import pytest
 
 from tests import leaks
 from tests.daemon import Daemon, running
+from tests.images import catalogue
 from tests.images.registry import Registry
 from tests.kubelet import kubelet
+from tests.kubelet.inside import images, pull
 from tests.kubelet.kubelet import NODE
 from tests.kubelet.manifests import IDLE, pod, sh
 
@@ -118,3 +120,21 @@ def test_with_events_instead_of_looking_again_an_end_is_seen_at_once(own_daemon:
         assert own.container("told", "main")["state"]["terminated"]["exitCode"] == 7
         own.until(lambda: "running" in own.container("told", "other").get("state", {}), "other runs")
         assert "GetContainerEvents" in own_daemon.log
+
+
+@pytest.mark.timeout(900)  # kubelet looks every five minutes
+def test_the_collection_of_images_takes_what_nobody_uses(
+    own_daemon: Daemon, pytestconfig: pytest.Config
+) -> None:
+    if not pytestconfig.getoption("image_collection"):
+        pytest.skip("kubelet collects images every five minutes: with --image-collection")
+    settings = {"imageMinimumGCAge": "0s", "imageMaximumGCAge": "1s"}
+    pull(own_daemon, catalogue.NGINX)
+    with kubelet.running(own_daemon.endpoint, systemd=own_daemon.systemd_cgroups(), settings=settings) as own:
+        own.apply(pod("uses", sh("main", IDLE)))
+        own.until_ready("uses")
+        assert images(own_daemon) >= {catalogue.NGINX, catalogue.BUSYBOX}
+        own.until(lambda: catalogue.NGINX not in images(own_daemon), "the unused image is gone", 660)
+        assert catalogue.BUSYBOX in images(own_daemon)
+        main = own.container("uses", "main")
+        assert (main["restartCount"], "running" in main["state"]) == (0, True)

@@ -34,14 +34,27 @@ def main() -> int:
     parser.add_argument(
         "--part", action="append", default=[], metavar="NAME", help="take this part of tests/parts along too"
     )
+    parser.add_argument(
+        "--selinux", action="store_true", help="boot with SELinux enforcing in place of AppArmor"
+    )
+    parser.add_argument(
+        "--boots", type=int, default=1, metavar="N",
+        help="run the tests again after each of N - 1 reboots; the first is a reset without warning",
+    )  # fmt: skip
     parser.add_argument("--results", type=Path, help="where log, report and journal go")
     options, words = parser.parse_known_args()
     signal.signal(signal.SIGTERM, _interrupt)
     results = (options.results or cache() / "node-results").absolute()
-    job = options.shell or script(words)
+    job = options.shell or script(words, options.boots)
     built = {PACKAGES: packages()} if options.packages else {}
     with _Followed(results / "output.log"):
-        outcome = vm.run(image(), job, results, trees=trees(options.part) | built, limit=options.limit)
+        outcome = vm.run(
+            image(selinux=options.selinux),
+            job,
+            results,
+            trees=trees(options.part) | built,
+            limit=options.limit,
+        )
     print(f"status {outcome.status} after {outcome.seconds:.0f} s; {results}", flush=True)
     return 1 if outcome.status is None else outcome.status
 

@@ -1,8 +1,8 @@
 """The virtual machine's disk, made once for each recipe: `python -m tests.node.image` prints where it is.
 
-Debian 13 by debootstrap, then `prepare.sh` in a chroot. The recipe is what its files say and the locks of
-the Python packages; each has a directory of its own in the tests' cache. Needs root, the network and
-debootstrap.
+Debian 13 by debootstrap, then `prepare.sh` in a chroot; a second flavour has SELinux, enforcing, in place of
+AppArmor. The recipe is what its files say and the locks of the Python packages; each has a directory of its
+own in the tests' cache. Needs root, the network and debootstrap.
 """
 
 from __future__ import annotations
@@ -27,11 +27,17 @@ SIZE = "8G"  # sparse; what is written while the machine runs goes to a temporar
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
+CONTEXTS = "/etc/selinux/default/contexts/files/file_contexts"
+SELINUX = ("apparmor=0", "security=selinux", "selinux=1", "enforcing=1")
+"""What the kernel of that flavour is told; the last word counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A directory with `disk.img`, `vmlinuz` and `initrd`; only to be read."""
+    """A directory with `disk.img`, `vmlinuz` and `initrd`, only to be read; more words for the kernel."""
 
     directory: Path
+    arguments: tuple[str, ...] = ()
 
     @property
     def disk(self) -> Path:
@@ -65,24 +71,26 @@ def root() -> Path:
     return target
 
 
-def image() -> Image:
+def image(*, selinux: bool = False) -> Image:
     """The image of today's recipe, made if it is not there (some minutes, with downloads)."""
     base = f"{RELEASE} {' '.join(packages())}"
-    own = [path.read_bytes() for path in (HERE / "prepare.sh", HERE / "job.sh", HERE / "image.py", *LOCKS)]
+    steps = [HERE / "prepare.sh", *([HERE / "prepare-selinux.sh"] if selinux else [])]
+    own = [path.read_bytes() for path in (*steps, HERE / "job.sh", HERE / "image.py", *LOCKS)]
     target = cache() / f"node-{_hash(base.encode(), *own)}"
+    found = Image(target, SELINUX if selinux else ())
     if target.exists():
-        return Image(target)
+        return found
     with _locked("node.lock"):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=cache(), prefix="node.") as scratch:
                 made = Path(scratch, "made")
                 made.mkdir()
-                _assemble(root(), Path(scratch, "root"), made)
+                _assemble(root(), Path(scratch, "root"), made, steps, labelled=selinux)
                 made.rename(target)
-    return Image(target)
+    return found
 
 
-def _assemble(base: Path, root: Path, made: Path) -> None:
+def _assemble(base: Path, root: Path, made: Path, steps: list[Path], *, labelled: bool) -> None:
     _run("cp", "--archive", base, root)
     for lock in LOCKS:
         shutil.copy(lock, root / "tmp" / lock.name)
@@ -90,7 +98,8 @@ def _assemble(base: Path, root: Path, made: Path) -> None:
     shutil.copy(HERE / "job.sh", job)
     job.chmod(0o755)
     with _entered(root):
-        _run("chroot", root, "sh", "-s", stdin=(HERE / "prepare.sh").read_text())
+        for step in steps:
+            _run("chroot", root, "sh", "-s", stdin=step.read_text())
     for lock in LOCKS:
         (root / "tmp" / lock.name).unlink()
     (root / "etc/resolv.conf").unlink(missing_ok=True)
@@ -98,6 +107,8 @@ def _assemble(base: Path, root: Path, made: Path) -> None:
     (initrd,) = (root / "boot").glob("initrd.img-*")
     shutil.copy(kernel, made / "vmlinuz")
     shutil.copy(initrd, made / "initrd")
+    if labelled:  # mkfs.ext4 takes them over
+        _run("chroot", root, "/usr/sbin/setfiles", "-F", CONTEXTS, "/")
     _run(
         "mkfs.ext4", "-q", "-L", "crisp-node", "-E", "lazy_itable_init=1", "-d", root, made / "disk.img", SIZE
     )

@@ -23,11 +23,11 @@ def run(*words: str | Path, limit: float = 600) -> str:
     return done.stdout
 
 
-def configure(registry: Registry) -> None:
-    """The daemon's own network, and the usual image names pulled from the registry."""
+def configure(registry: Registry, *, builtin: bool = True) -> None:
+    """The daemon's own network unless told otherwise, and the usual image names pulled from the registry."""
     write_hosts(CERTS, registry)
     settings: dict[str, dict[str, Any]] = {
-        "network": {"builtin": True},
+        "network": {"builtin": builtin},
         "images": {"registry_dirs": [str(CERTS)]},
     }
     Path("/etc/crisp/config.toml").write_text(toml(settings))

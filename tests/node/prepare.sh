@@ -30,6 +30,8 @@ printf '%s\n' '[Journal]' 'RateLimitIntervalSec=0' 'SystemMaxUse=200M' >/etc/sys
 mkdir -p /etc/systemd/system.conf.d
 printf '%s\n' '[Manager]' 'DefaultTimeoutStartSec=900s' 'DefaultDeviceTimeoutSec=900s' \
     >/etc/systemd/system.conf.d/node.conf
+mkdir -p /etc/systemd/system/systemd-modules-load.service.d # which has a limit of its own
+printf '%s\n' '[Service]' 'TimeoutSec=900s' >/etc/systemd/system/systemd-modules-load.service.d/node.conf
 
 cat >/etc/systemd/system/node-job.service <<'UNIT'
 [Unit]

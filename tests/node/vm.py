@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +44,10 @@ def run(
     *,
     trees: Mapping[str, Path],
     limit: float,
-    arguments: Sequence[str] = (),
 ) -> Outcome:
     """Boot, run a shell script in /crisp, turn off. `trees` maps paths in the machine to what is put there.
 
-    `limit` is in seconds for everything; the machine is killed after it. `arguments` are more words for the
-    kernel's command line.
+    `limit` is in seconds for everything; the machine is killed after it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -58,7 +56,7 @@ def run(
         _pack(scratch / "job.tar", script, trees)
         with (scratch / "results.img").open("wb") as results:
             results.truncate(RESULTS)
-        argv = command(image, scratch, directory, arguments)
+        argv = command(image, scratch, directory)
         with subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": name}
         ) as process:
@@ -76,12 +74,12 @@ def run(
     return Outcome(status=status, seconds=time.monotonic() - began, directory=directory)
 
 
-def command(image: Image, scratch: Path, directory: Path, arguments: Sequence[str]) -> list[str]:
+def command(image: Image, scratch: Path, directory: Path) -> list[str]:
     """qemu's argv; it dies with the process that starts it."""
     kernel = [
         "root=LABEL=crisp-node", "rw", "console=ttyS0", "quiet", "panic=-1", "mitigations=off",
         "systemd.service_watchdogs=no",
-        "apparmor=1", "security=apparmor", *arguments,
+        "apparmor=1", "security=apparmor", *image.arguments,
     ]  # fmt: skip
     return [
         "setpriv", "--pdeathsig", "KILL", "nice", "-n", "10",
