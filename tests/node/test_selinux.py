@@ -68,7 +68,6 @@ def denials() -> set[str]:
 def test_the_daemon_has_the_domain_of_container_engines(service: None) -> None:
     pid = run("systemctl", "show", "-P", "MainPID", "crispd").strip()
     assert context(pid).split(":")[2] == "container_engine_t"
-    assert "selinux" in run("crisp", "doctor").lower()
 
 
 def test_critests_specs_pass(service: None) -> None:
