@@ -59,6 +59,8 @@ def fresh(prepared_machine: None, image_registry: Registry) -> Iterator[dict[str
     assert not Path("/opt/crisp").exists(), "Crisp is installed here already"
     Path("/etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /opt/wheels\n")
     write_hosts(Path("/etc/crisp/certs.d"), image_registry)
+    if not Path("/etc/resolv.conf").exists():  # kubelet starts no pod without it
+        Path("/etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
     program("kubelet", "kubelet")
     tools = f"{directory('kubelet')}:{directory('cri-tools')}"
     yield {"PATH": f"{machine.SYSTEM_PATH}:{tools}", "HOME": "/root", "LANG": "C.UTF-8"}
