@@ -49,6 +49,7 @@ _SHUTDOWN_TIME: Final = 5.0
 _KILL_TIME: Final = 5.0
 _ANY_STATUS: Final = range(-128, 256)
 _LINKS: Final = "bundles"
+_LIKENESSES: Final = "dead"
 _UNDELETED: Final = "undeleted"
 _UID_MAP: Final = "uid_map"
 
@@ -205,15 +206,21 @@ class Shims:
         return not others
 
     async def clean_up(self, target: Target) -> Ended | None:
-        """Let the program's `delete` remove what a dead shim left of a container; its end, if known."""
+        """Let the program's `delete` remove what a shim that is dead, or forgot it, left of a container.
+
+        Its end, if known.
+        """
         key = await self._key_of(target) or self.key(target)
         link = self._settings.directory / key / _LINKS / target.id
         if not await self._blocking((link / self._settings.family.remembers).exists):
             return None
         # `delete` unmounts the bundle's root file system too, which is not the shim's: it gets a likeness.
-        likeness = self._settings.directory / key / "dead" / target.id
-        await self._blocking(lambda: directories.copy_files(link, likeness))
-        return await self._run_delete(target.id, likeness)
+        likeness = self._settings.directory / key / _LIKENESSES / target.id
+        try:
+            await self._blocking(lambda: directories.copy_files(link, likeness))
+            return await self._run_delete(target.id, likeness)
+        finally:  # the shim may live on, for others
+            await self._blocking(lambda: files.remove_tree(likeness))
 
     async def _run_delete(self, id_: str, bundle: Path) -> Ended | None:
         settings = self._settings

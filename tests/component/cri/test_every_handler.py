@@ -120,6 +120,25 @@ def attempt(life: Life, verb: str) -> bool:
     return True
 
 
+def attempt_again(life: Life, verb: str) -> bool:
+    """The same once more, which is answered now.
+
+    gVisor's shim gives a start up when the connection that it came by is lost, and may keep half a
+    container, or one that has ended (docs/handlers/shims.md): then there is another, as by kubelet.
+    """
+    try:
+        return attempt(life, verb)
+    except AssertionError as error:
+        halved = "already exists" in str(error) or "is exited: start is not possible" in str(error)
+        if not (life.handler == "runsc" and verb == "StartContainer" and halved):
+            raise
+    life.ask("RemoveContainer")
+    life.container.metadata.attempt += 1
+    life.ask("CreateContainer")
+    life.ask("StartContainer")
+    return True
+
+
 @pytest.mark.timeout(300)
 def test_every_handler_starts_and_ends_at_the_same_time_while_the_daemon_dies(
     client: Client, tables: dict[str, dict[str, Any]]
@@ -138,7 +157,7 @@ def test_every_handler_starts_and_ends_at_the_same_time_while_the_daemon_dies(
             daemon.start()
             # gRPC's connections are the process's: one that was refused meanwhile is tried again later only
             daemon.runtime().Version(cri_pb2.VersionRequest(), wait_for_ready=True, timeout=CALL_LIMIT)
-            assert all(pool.map(attempt, again, [verb] * len(again))), verb
+            assert all(pool.map(attempt_again, again, [verb] * len(again))), verb
             if verb == "StartContainer":
                 assert {life.seen()["container state"] for life in lives} == {"CONTAINER_RUNNING"}
                 pods, containers = listed(daemon)
