@@ -49,6 +49,7 @@ class Running:
         self.directory = directory
         self.pid = 0
         self.announced = False
+        self.starting: asyncio.Task[int] | None = None
         self.started = False
 
     def path(self, name: str) -> Path:
@@ -93,7 +94,9 @@ class Execs:
             running.announced = True  # from here on the shim may know it, whatever it answers
             await task.execute(of.id, running.id, process, stdio)
             waiting = asyncio.get_running_loop().create_task(self._wait(running), name="exec")
-            running.pid = await task.start(of.id, running.id)
+            running.starting = asyncio.get_running_loop().create_task(task.start(of.id, running.id))
+            running.starting.add_done_callback(_retrieved)
+            running.pid = await asyncio.shield(running.starting)
             running.started = True
         except CrispError as error:
             if waiting is not None:
@@ -223,14 +226,28 @@ class Execs:
     async def _end(self, running: Running, waiting: asyncio.Task[Ended] | None) -> int:
         """After this nothing of it lives."""
         if not running.pid and running.announced:
-            # the answer to Start was not waited for: whether there is a process only the shim knows
-            with contextlib.suppress(CrispError):
-                running.pid = (await running.shim.task.state(running.target.id, running.id)).pid
+            await self._learn(running)
         killed = await self.end_tree(running)
         if waiting is not None:
             await asyncio.wait({waiting}, timeout=AFTERMATH)
             await _cancelled(waiting)
         return killed
+
+    async def _learn(self, running: Running) -> None:
+        """Which process there is, where nobody waited for the answer to Start: the shim goes on with it.
+
+        Until it has answered there may be none yet, and one a moment later.
+        """
+        starting = running.starting
+        if starting is not None:
+            await asyncio.wait({starting}, timeout=_KILL_TIME)
+            starting.cancel()
+            (answer,) = await asyncio.gather(starting, return_exceptions=True)
+            if isinstance(answer, int):
+                running.pid = answer
+                return
+        with contextlib.suppress(CrispError):
+            running.pid = (await running.shim.task.state(running.target.id, running.id)).pid
 
     async def _drained(self, collectors: Mapping[Output, _Collector], limit: float) -> bool:
         waiting = {collector.source.closed for collector in collectors.values()}
@@ -289,6 +306,12 @@ def open_source(path: Path) -> Source:
     with contextlib.suppress(OSError):  # the user's pages for pipes are used up: a smaller one does
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, CHUNK)
     return Source(descriptor)
+
+
+def _retrieved(task: asyncio.Task[int]) -> None:
+    """A failure that nobody waits for any more is no news."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _cancelled(task: asyncio.Task[Ended]) -> None:
