@@ -116,6 +116,9 @@ class Execs:
 
     async def forget(self, running: Running) -> None:
         """Let the shim forget it and remove what belongs to it. It has ended, or is ended here."""
+        if running.starting is not None and not running.starting.done():
+            await self._learn(running)
+            await self.end_tree(running)
         if running.announced and not running.shim.client.closed:
             task, of = running.shim.task, running.target
             with contextlib.suppress(CrispError):
