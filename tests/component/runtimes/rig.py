@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from oci.errors import Absent
 from oci.features import ExecGroup
 from oci.quirks import Ability
 from oci.workload import ContainerId, PodId
@@ -281,12 +282,13 @@ class Rig:
 
     async def gone(self, target: Target) -> None:
         """Wait until the container's process has ended, whoever hears of that."""
-        found = (
-            [process.reference(pid) for pid in self.processes(target)] if self.guests else [target.process]
-        )
-        for ref in found:
-            assert ref is not None
-            assert await process.wait_gone(ref, 10 * PATIENCE)
+        if not self.guests:
+            assert target.process is not None
+            assert await process.wait_gone(target.process, 10 * PATIENCE)
+            return
+        for pid in self.processes(target):
+            with contextlib.suppress(Absent):  # it may end between the two looks
+                assert await process.wait_gone(process.reference(pid), 10 * PATIENCE)
 
     def memory_limit(self, target: Target) -> int:
         """Bytes, as the kernel has it."""
