@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -75,11 +76,19 @@ def hierarchies() -> list[Path]:
 
 @contextlib.contextmanager
 def groups(path: str) -> Iterator[None]:
-    """Remove a run's cgroup with all below it at the end; its parent too, unless it was there before."""
+    """Remove a run's cgroup with all below it at the end; its parent too, unless it was there before.
+
+    What still runs in there is killed when the run has failed: its own words must not be lost behind that.
+    """
     there = any(_groups(GROUPS))
     make_group(path)
     try:
         yield
+    except BaseException:
+        for pid in {pid for group in _groups(path) for pid in _processes(group)}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        raise
     finally:
         remove_groups(path)
         if not there:
@@ -110,9 +119,17 @@ def remove_groups(path: str, *, grace: float = 10.0) -> None:
                 group.rmdir()
         left = list(_groups(path))
         if left and time.monotonic() > deadline:
-            raise TimeoutError(f"cgroups are still there: {', '.join(map(str, left))}")
+            raise TimeoutError(f"{len(left)} cgroups are still there, such as {left[0]}")
         if left:
             time.sleep(0.02)
+
+
+def _processes(group: Path) -> list[int]:
+    try:
+        found = map(int, (group / "cgroup.procs").read_text().split())
+        return [pid for pid in found if pid > 0]  # 0 is a process of another namespace
+    except OSError:  # it went meanwhile
+        return []
 
 
 def _groups(path: str) -> Iterator[Path]:

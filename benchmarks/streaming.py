@@ -108,15 +108,20 @@ def _pod(run: Run, side: Side, size: int) -> Iterator[_Place]:
 
 
 def _process_of(container: str) -> int:
-    """The container's first process: in its cgroup and with the workload's environment."""
-    for each in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if (
-                each.name.isdecimal()
-                and container in (each / "cgroup").read_text()
-                and MARK.encode() in (each / "environ").read_bytes().split(b"\0")
-            ):
-                return int(each.name)
+    """The container's first process: in its cgroup and with the workload's environment.
+
+    Its runtime has that only from the moment it executes the program, which may be after the start's answer.
+    """
+    deadline = perf_counter() + _LIMIT
+    while perf_counter() < deadline:
+        for each in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if (
+                    each.name.isdecimal()
+                    and container in (each / "cgroup").read_text()
+                    and MARK.encode() in (each / "environ").read_bytes().split(b"\0")
+                ):
+                    return int(each.name)
     raise LookupError(f"no process of container {container}")
 
 
