@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from oci import commandline
 from oci.commandline import Runtime, RuntimeState
-from oci.errors import Deadline, Internal, RuntimeFailed, WrongState
+from oci.errors import Absent, Deadline, Internal, RuntimeFailed, WrongState
 from oci.workload import ContainerId
 from shim import process
 from shim.facts.reading import text
@@ -152,8 +152,13 @@ class Verbs:
 
     async def delete(self, container: ContainerId) -> None:
         """Let the runtime forget a container; checked, since a success that did nothing would leak it."""
-        await self.call("delete", container, commandline.delete)
         left = self._runtime.root / container
+        try:
+            await self.call("delete", container, commandline.delete)
+        except (Absent, WrongState, RuntimeFailed) as error:
+            if isinstance(error, Absent) and not await self._blocking(left.exists):
+                raise
+            await self.call("delete", container, commandline.delete_by_force)
         if await self._blocking(left.exists) and not await self._blocking(lambda: _remove_torn(left)):
             raise RuntimeFailed(
                 f"{self._said(container)}: delete reported success, but its state is still in {left}",

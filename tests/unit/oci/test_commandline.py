@@ -23,6 +23,7 @@ def test_every_verb_is_composed() -> None:
         "kill": commandline.kill(RUNC, LOG, "c", 15),
         "kill all": commandline.kill(RUNC, LOG, "c", 9, everything=True),
         "delete": commandline.delete(RUNC, LOG, "c"),
+        "delete_by_force": commandline.delete_by_force(RUNC, LOG, "c"),
         "exec": commandline.execute(RUNC, LOG, "c", process=Path("/p"), pid_file=Path("/f")),
         "exec in": commandline.execute(
             RUNC, LOG, "c", process=Path("/p"), pid_file=Path("/f"), cgroup="freezer:e"
@@ -33,7 +34,8 @@ def test_every_verb_is_composed() -> None:
         "state": [*HEAD, "state", "c"],
         "kill": [*HEAD, "kill", "c", "15"],
         "kill all": [*HEAD, "kill", "--all", "c", "9"],
-        "delete": [*HEAD, "delete", "--force", "c"],
+        "delete": [*HEAD, "delete", "c"],
+        "delete_by_force": [*HEAD, "delete", "--force", "c"],
         "exec": [*HEAD, "exec", "--process=/p", "--pid-file=/f", "c"],
         "exec in": [*HEAD, "exec", "--process=/p", "--pid-file=/f", "--cgroup=freezer:e", "c"],
         "update": [*HEAD, "update", "--resources=/run/r", "c"],
