@@ -128,7 +128,7 @@ def test_the_collection_of_images_takes_what_nobody_uses(
 ) -> None:
     if not pytestconfig.getoption("image_collection"):
         pytest.skip("kubelet collects images every five minutes: with --image-collection")
-    settings = {"imageMinimumGCAge": "0s", "imageMaximumGCAge": "1s"}
+    settings = {"imageMinimumGCAge": "1s", "imageMaximumGCAge": "2s"}
     pull(own_daemon, catalogue.NGINX)
     with kubelet.running(own_daemon.endpoint, systemd=own_daemon.systemd_cgroups(), settings=settings) as own:
         own.apply(pod("uses", sh("main", IDLE)))
