@@ -25,6 +25,7 @@ from benchmarks.sides import Containerd, Crispd, Side
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
+    images.make(smoke=options.smoke)  # there is no network inside
     status = place.enter(arguments)
     return _measure(options) if status is None else status
 

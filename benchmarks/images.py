@@ -141,10 +141,15 @@ class Served:
     shared: int
 
 
+def make(*, smoke: bool) -> Path:
+    """What the registry of a run stores, made once and kept in the tests' cache, from downloads."""
+    return _written(_SMOKE if smoke else 1)
+
+
 @contextmanager
 def registry(*, smoke: bool) -> Iterator[Served]:
-    """A registry that has them, made once and kept in the tests' cache."""
-    top = _written(_SMOKE if smoke else 1)
+    """A registry that has them."""
+    top = make(smoke=smoke)
     layers: dict[str, tuple[int, int]] = {}
     for sizes in json.loads((top / "sizes.json").read_text()).values():
         layers |= sizes
