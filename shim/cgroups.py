@@ -146,6 +146,29 @@ class Cgroups:
             return None
         return flat_keyed(text).get("oom_kill")
 
+    def oom_kills_of_gone(self, path: str) -> int | None:
+        """How many OOM kills were in scopes that systemd has removed, `path`'s among them or not.
+
+        The parent's count, which has its children's in version 2 (cgroup-v2.rst, memory.events), without what
+        the scopes tell that are still there. None where that says nothing: no scope, or a parent with other
+        groups than a pod's.
+        """
+        root = self.hierarchies.of("memory")
+        parent, _, leaf = path.rpartition("/")
+        if root is None or not self.hierarchies.unified or not parent or not leaf.endswith(".scope"):
+            return None
+        total = self.oom_kills(parent)
+        try:
+            there = [
+                one.name for one in os.scandir(_below(root, parent)) if one.is_dir(follow_symlinks=False)
+            ]
+        except OSError:
+            return None
+        kind = leaf.rpartition("-")[0]
+        if total is None or any(name.rpartition("-")[0] != kind for name in there):
+            return None
+        return total - sum(self.oom_kills(f"{parent}/{name}") or 0 for name in there)
+
     def path_of(self, pid: int) -> str:
         """The cgroup that a process is in, "" when it is gone or in the root of the hierarchy."""
         try:

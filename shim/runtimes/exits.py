@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
+from signal import SIGKILL
 from typing import Final, TypeVar
 
 from oci.errors import CrispError
@@ -64,6 +65,18 @@ def was_oom_killed(cgroups: Cgroups, target: Target, files: MonitorFiles) -> boo
     return oom_noted(files)
 
 
+def oom_missed(cgroups: Cgroups, target: Target, code: int | None, gone_before: int | None) -> bool:
+    """Whether a container was killed for want of memory whose cgroup and conmon both do not tell. Blocking.
+
+    systemd removes a scope as soon as it is empty, and conmon ends with the container's process before it has
+    looked at an event that came just before. What the pod's group counts has grown then since `gone_before`.
+    """
+    if code != 128 + SIGKILL or gone_before is None or cgroups.oom_kills(target.cgroup) is not None:
+        return False
+    gone = cgroups.oom_kills_of_gone(target.cgroup)
+    return gone is not None and gone > gone_before
+
+
 def oom_noted(files: MonitorFiles) -> bool:
     """Whether conmon says that a process was killed for want of memory. Blocking."""
     return (files.persist / "oom").exists() or (files.bundle / "oom").exists()
@@ -79,6 +92,7 @@ class _Watch:
         self.written = asyncio.Event()
         self.ended = asyncio.Event()
         self.died_at = 0
+        self.oom_kills_of_gone: int | None = None
         self.descriptor = -1
         self.unwatch: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -121,6 +135,7 @@ class ExitWatch:
         if target.id in self._watches:
             return
         watch = self._watches[target.id] = _Watch(target, ref, monitor)
+        watch.oom_kills_of_gone = self._cgroups.oom_kills_of_gone(target.cgroup)
         descriptor = pidfd.open_process(ref)
         if descriptor is None:
             self._died(watch)
@@ -184,7 +199,7 @@ class ExitWatch:
         written = asyncio.Event()
         if self.files(target).exit_file.exists():
             written.set()
-        return await self._conclude(target, monitor, written, time.time_ns())
+        return await self._conclude(target, monitor, written, time.time_ns(), None)
 
     def _died(self, watch: _Watch) -> None:
         watch.died_at = time.time_ns()
@@ -195,7 +210,9 @@ class ExitWatch:
             watch.task = asyncio.get_running_loop().create_task(self._finish(watch))
 
     async def _finish(self, watch: _Watch) -> None:
-        ended = await self._conclude(watch.target, watch.monitor, watch.written, watch.died_at)
+        ended = await self._conclude(
+            watch.target, watch.monitor, watch.written, watch.died_at, watch.oom_kills_of_gone
+        )
         if self._watches.get(watch.target.id) is not watch:
             return
         del self._watches[watch.target.id]
@@ -206,9 +223,32 @@ class ExitWatch:
             log.exception("the exit of a container was not taken", extra={"container": watch.target.id})
         finally:
             watch.ended.set()
+        if watch.oom_kills_of_gone is not None:
+            await self._count_again(watch.target)
+
+    async def _count_again(self, ended: Target) -> None:
+        """What is explained by this end must not be taken for the end of another one of its pod."""
+        pod = ended.cgroup.rpartition("/")[0]
+        beside = [watch for watch in self._watches.values() if watch.target.cgroup.rpartition("/")[0] == pod]
+
+        def counts() -> list[int | None]:
+            return [
+                watch.oom_kills_of_gone
+                if self._cgroups.oom_kills(watch.target.cgroup) is None  # it has ended as well
+                else self._cgroups.oom_kills_of_gone(watch.target.cgroup)
+                for watch in beside
+            ]
+
+        for watch, count in zip(beside, await self._blocking(counts), strict=True):
+            watch.oom_kills_of_gone = count
 
     async def _conclude(
-        self, target: Target, monitor: ProcessRef | None, written: asyncio.Event, died_at: int
+        self,
+        target: Target,
+        monitor: ProcessRef | None,
+        written: asyncio.Event,
+        died_at: int,
+        gone_before: int | None,
     ) -> Exit:
         """Never raises: an exit that cannot be explained is still an exit."""
         # Where the pid namespace is shared the death of the first process takes nothing with it: its children
@@ -216,7 +256,7 @@ class ExitWatch:
         await self._kill_survivors(target)
         if not written.is_set():
             await self._wait_for_file(target, monitor, written)
-        return await self._blocking(lambda: self._read(target, died_at))
+        return await self._blocking(lambda: self._read(target, died_at, gone_before))
 
     async def _wait_for_file(
         self, target: Target, monitor: ProcessRef | None, written: asyncio.Event
@@ -258,11 +298,12 @@ class ExitWatch:
         if left:
             log.error("processes do not die", extra={"container": target.id, "processes": left})
 
-    def _read(self, target: Target, died_at: int) -> Exit:
+    def _read(self, target: Target, died_at: int, gone_before: int | None) -> Exit:
         files = self.files(target)
         found = read_exit(files)
         code, finished_at = found if found is not None else (None, died_at or time.time_ns())
         oom = was_oom_killed(self._cgroups, target, files)
+        oom = oom or oom_missed(self._cgroups, target, code, gone_before)
         # With systemd the cgroup goes by itself, and then only conmon's file is left to tell.
         kept = found is not None and oom == oom_noted(files)
         return Exit(code=code, finished_at=finished_at, oom_killed=oom, kept=kept)

@@ -99,6 +99,26 @@ def test_oom_kills_are_counted_by_each_version(unified: Cgroups, split: Cgroups,
     assert split.oom_kills("/a") is None
 
 
+def test_the_kills_of_scopes_that_are_gone_are_what_the_pods_group_has_more(
+    unified: Cgroups, split: Cgroups, tmp_path: Path
+) -> None:
+    def tell(group: str, kills: int) -> None:
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "memory.events").write_text(f"oom {kills}\noom_kill {kills}\n")
+
+    tell("pod.slice", 5)
+    tell("pod.slice/crisp-a.scope", 1)
+    tell("pod.slice/crisp-b.scope", 2)
+    assert unified.oom_kills_of_gone("/pod.slice/crisp-a.scope") == 2
+    assert unified.oom_kills_of_gone("/pod.slice/crisp-gone.scope") == 2
+    assert unified.oom_kills_of_gone("/none.slice/crisp-a.scope") is None
+    assert unified.oom_kills_of_gone("/pod.slice/a") is None  # nobody removes it behind Crisp's back
+    assert unified.oom_kills_of_gone("/crisp-a.scope") is None
+    assert split.oom_kills_of_gone("/pod.slice/crisp-a.scope") is None
+    tell("pod.slice/ssh.service", 0)  # others end there as well
+    assert unified.oom_kills_of_gone("/pod.slice/crisp-a.scope") is None
+
+
 def test_a_cgroup_is_made_in_every_hierarchy_and_removed_from_each(split: Cgroups, tmp_path: Path) -> None:
     split.make("/a/b")
     assert [(tmp_path / name / "a/b").is_dir() for name in ("cpuset", "memory", "pids")] == [True] * 3

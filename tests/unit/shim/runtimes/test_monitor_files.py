@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -167,6 +168,56 @@ def test_an_end_is_kept_when_the_files_alone_would_tell_the_same_of_it(
 
     ended = asyncio.run(main())
     assert (ended.code, ended.kept) == (3 if written else None, kept)
+
+
+@pytest.mark.parametrize(
+    ("code", "kills", "told"),
+    [(137, 1, True), (137, 0, False), (1, 1, False)],
+    ids=["oom", "killed", "failed"],
+)
+def test_a_kill_that_scope_and_conmon_took_along_is_told_by_the_pods_group_and_once(
+    files: MonitorFiles, tmp_path: Path, code: int, kills: int, told: bool
+) -> None:
+    """systemd has removed the scope of the first container before anybody looked; the second one runs on."""
+    pod = tmp_path / "cgroup/pod.slice"
+    for name in ("cgroup.procs", "memory.events"):
+        for group in (pod, pod / "crisp-a.scope", pod / "crisp-b.scope"):
+            group.mkdir(parents=True, exist_ok=True)
+            (group / name).write_text("" if name == "cgroup.procs" else "oom_kill 0\n")
+    ends: dict[str, Exit] = {}
+
+    def target(id_: str) -> Target:
+        return Target(
+            id=ContainerId(id_), pod_id=PodId("p"), directory=tmp_path / id_, log_path=None, tty=False,
+            stdin=False, stdin_once=False, cgroup=f"/pod.slice/crisp-{id_}.scope",
+        )  # fmt: skip
+
+    async def end(watch: ExitWatch, id_: str, code: int) -> None:
+        shutil.rmtree(pod / f"crisp-{id_}.scope")
+        (files.run_dir / "exits" / id_).write_text(str(code))
+        watch.arrived(id_)
+        async with asyncio.timeout(10):
+            await watch.ended(ContainerId(id_), timeout=10)
+            while len(asyncio.all_tasks()) > 1:
+                await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as io:
+            cgroups = Cgroups(Hierarchies(v2=tmp_path / "cgroup"), io=io)
+            monitors = Monitors(cgroups=cgroups, cgroup="/monitors", io=io)
+            watch = ExitWatch(
+                run_dir=files.run_dir, cgroups=cgroups, monitors=monitors, listener=ends.__setitem__, io=io
+            )
+            for id_ in ("a", "b"):
+                watch.watch(target(id_), process.reference(os.getpid()), None)
+            (pod / "memory.events").write_text(f"oom_kill {kills}\n")
+            await end(watch, "a", code)
+            await end(watch, "b", 137)
+            await watch.close()
+
+    asyncio.run(main())
+    assert (ends["a"].code, ends["a"].oom_killed, ends["a"].kept) == (code, told, not told)
+    assert (ends["b"].code, ends["b"].oom_killed) == (137, False)
 
 
 def test_a_pid_file_of_another_program_names_no_monitor(files: MonitorFiles) -> None:
