@@ -60,7 +60,7 @@ def test_files_are_copied_both_ways_and_stay_as_they_are(cluster: Cluster, tmp_p
 def test_a_forwarded_port_reaches_the_pod(cluster: Cluster) -> None:
     serve = f"mkdir /www; echo from the pod >/www/index.html; httpd -p 127.0.0.1:8080 -h /www; {IDLE}"
     page = ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/"]
-    listens = {"exec": {"command": page}, "periodSeconds": 1}
+    listens = {"exec": {"command": page}, "periodSeconds": 1, "timeoutSeconds": 10}
     cluster.run(pod("served", {**sh("main", serve), "readinessProbe": listens}))
     with subprocess.Popen(
         cluster.plane.command("port-forward", "pod/served", ":8080"),
