@@ -20,7 +20,7 @@ from api.proto import admin_pb2, cri_pb2
 from benchmarks import memory, work
 from benchmarks.images import APPLICATION, MANY_FILES, SHARING, SMALL_FILES
 from benchmarks.report import Row
-from benchmarks.run import Run, Samples
+from benchmarks.run import Counts, Run, Samples
 from benchmarks.sides import Crispd, Side
 from benchmarks.work import Pod
 
@@ -67,10 +67,10 @@ def _pulls(run: Run, unpacking: Client | None) -> list[Row]:
             for turn in run.turns(count):
                 for side in turn:
                     with _weighed(side, most[side.name]):
-                        seconds = _pull(run.clients[side.name], image, heat)
+                        seconds = _pull(run, run.clients[side.name], image, heat)
                     taken[f"{name} {heat}"][side.name].append(seconds)
                 if unpacking is not None and image == APPLICATION:
-                    taken[f"directory {heat}"]["crispd"].append(_pull(unpacking, image, heat))
+                    taken[f"directory {heat}"]["crispd"].append(_pull(run, unpacking, image, heat))
             taken[f"directory {heat}"]["containerd"] = taken[f"570 {heat}"]["containerd"]
     rows = []
     for key, what, aim in (
@@ -86,9 +86,9 @@ def _pulls(run: Run, unpacking: Client | None) -> list[Row]:
     return rows
 
 
-def _pull(client: Client, image: str, heat: str) -> float:
+def _pull(run: Run, client: Client, image: str, heat: str) -> float:
     if heat == "cold":
-        drop_caches()
+        drop_caches(run.counts)
     seconds = work.pull(client, image)
     work.forget(client, image)
     return seconds
@@ -117,7 +117,7 @@ def _starts(run: Run) -> list[Row]:
             (pod,) = run.pods(1)
             sandbox = cri_pb2.RunPodSandboxRequest(config=pod.config)
             pod.sandbox = client.runtime.RunPodSandbox(sandbox).pod_sandbox_id
-            drop_caches()
+            drop_caches(run.counts)
             began = perf_counter()
             _container(client, pod)
             _execute(client, pod, _READ_SOME)
@@ -135,7 +135,7 @@ def _caches(run: Run) -> list[Row]:
         client = run.clients[side.name]
         work.pull(client, APPLICATION)
         pods = run.pods(run.counts.readers)
-        drop_caches()
+        drop_caches(run.counts)
         before = _cached()
         for pod in pods:
             sandbox = cri_pb2.RunPodSandboxRequest(config=pod.config)
@@ -213,10 +213,11 @@ def _execute(client: Client, pod: Pod, script: str) -> None:
     assert answer.exit_code == 0, answer
 
 
-def drop_caches() -> None:
-    """Write what is dirty and forget what is clean, of the whole machine."""
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3")
+def drop_caches(counts: Counts) -> None:
+    """Write what is dirty and forget what is clean, of the whole machine, unless that is not wanted."""
+    if counts.cold:
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 def _cached() -> float:

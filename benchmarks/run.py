@@ -29,6 +29,7 @@ class Counts:
     pulls: int = 5
     large: int = 3  # pulls, removals and first starts of the larger images
     readers: int = 10  # containers of one image that read it all
+    cold: int = 1  # 0: what is said to be cold is not, as the machine's page cache stays
     settling: int = 12  # seconds: what a side does for its page cache after a start has been done by then
     listed: int = 200
     loads: int = 4  # pulls with four starts each, while lists are asked for
@@ -45,8 +46,8 @@ class Counts:
 
 
 SMOKE = Counts(
-    cycles=2, execs=1, bursts=1, burst=4, flat=6, pulls=1, large=1, readers=1, settling=1, listed=4, loads=1,
-    watched=2, readings=1, node=3, seconds=2, ends=3, streams=2, volume=8, floods=1,
+    cycles=2, execs=1, bursts=1, burst=4, flat=6, pulls=1, large=1, readers=1, cold=0, settling=1, listed=4,
+    loads=1, watched=2, readings=1, node=3, seconds=2, ends=3, streams=2, volume=8, floods=1,
     handled=1, packed=1,
 )  # fmt: skip
 

@@ -200,8 +200,9 @@ _PROGRAM: Final = re.compile(
 _ABSENT: Final = re.compile(
     r"container (?:.* )?does not exist"  # runc, youki
     r"|error opening file `.*/status`: No such file or directory"  # crun
+    r"|cannot open directory '[^']*': No such file or directory"  # crun 1.8's delete
     r"|container state directory does not exist"  # youki
-    r"|loading (?:container|sandbox): file does not exist"  # runsc
+    r"|loading (?:container|sandbox)(?: \".*\")?: file does not exist"  # runsc
     r"|Container ID \(.*\) does not exist"  # kata-runtime 1.x
 )
 _NOT_RUNNING: Final = re.compile(
