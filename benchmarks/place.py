@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from shim.cgroups import Cgroups, find_hierarchies
+
 TREE = Path(__file__).resolve().parents[1]
 GROUPS = "/bench"  # the cgroup that the runs' own are below
 _INSIDE = "CRISP_BENCHMARK_INSIDE"
@@ -85,7 +87,7 @@ def groups(path: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for pid in {pid for group in _groups(path) for pid in _processes(group)}:
+        for pid in Cgroups(find_hierarchies()).processes(path):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         raise
@@ -122,14 +124,6 @@ def remove_groups(path: str, *, grace: float = 10.0) -> None:
             raise TimeoutError(f"{len(left)} cgroups are still there, such as {left[0]}")
         if left:
             time.sleep(0.02)
-
-
-def _processes(group: Path) -> list[int]:
-    try:
-        found = map(int, (group / "cgroup.procs").read_text().split())
-        return [pid for pid in found if pid > 0]  # 0 is a process of another namespace
-    except OSError:  # it went meanwhile
-        return []
 
 
 def _groups(path: str) -> Iterator[Path]:
