@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from tests import leaks
 from tests.daemon import running
 from tests.images import catalogue
 from tests.images.registry import Registry
-from tests.kubelet import kubelet
+from tests.kubelet import dashboards, kubelet
+from tests.kubelet.dashboards import Series, select
 from tests.kubelet.kubelet import NODE, Kubelet
 from tests.kubelet.manifests import IDLE, pod, sh
 
@@ -36,42 +37,47 @@ def watched(prepared_machine: None, image_registry: Registry) -> Iterator[Kubele
 
 
 @pytest.fixture
+def measured(prepared_machine: None, image_registry: Registry) -> Iterator[Kubelet]:
+    """A kubelet that takes usage and metrics from CRI alone."""
+    gates = {"featureGates": {"PodAndContainerStatsFromCRI": True}}
+    with (
+        running(image_registry, environment={}) as daemon,
+        kubelet.running(daemon.endpoint, systemd=daemon.systemd_cgroups(), settings=gates) as own,
+    ):
+        yield own
+
+
+@pytest.fixture
 def leak_scope() -> leaks.Scope:
     return leaks.Scope()
 
 
-def series(text: str, name: str, **labels: str) -> list[dict[str, str]]:
-    """The label sets of a metric's series that have all these labels."""
-    found = []
-    for line in text.splitlines():
-        if line.startswith(f"{name}{{"):
-            pairs = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', line.rpartition(" ")[0]))
-            if all(pairs.get(key) == value for key, value in labels.items()):
-                found.append(pairs)
-    return found
+def series_of(own: Kubelet, name: str) -> list[Series]:
+    every = dashboards.series(own.get("/metrics/cadvisor").decode())
+    return [one for one in every if one.labels.get("pod") == f"{name}-{NODE}"]
 
 
 def test_series_have_the_names_of_pod_container_and_image_and_the_pods_network(watched: Kubelet) -> None:
     work = "while :; do head -c 100000 /dev/zero | md5sum >/dev/null; sleep 0.05; done"
     watched.apply(pod("seen", sh("main", work), sh("side", IDLE)))
     watched.until_ready("seen")
-    name, image = f"seen-{NODE}", catalogue.BUSYBOX
 
     usage = ("container_cpu_usage_seconds_total", "container_memory_working_set_bytes")
-    wanted = [(metric, {"container": container}) for metric in usage for container in ("main", "side")]
-    wanted.append(("container_network_receive_bytes_total", {"interface": "eth0"}))
+    wanted = [f'{name}{{container="{container}"}}' for name in usage for container in ("main", "side")]
+    wanted.append('container_network_receive_bytes_total{interface="eth0"}')
 
-    def found() -> list[list[dict[str, str]]]:
-        text = watched.get("/metrics/cadvisor").decode()
-        return [series(text, metric, pod=name, **labels) for metric, labels in wanted]
+    def found() -> list[list[Series]]:
+        of_the_pod = series_of(watched, "seen")
+        return [select(selector, of_the_pod) for selector in wanted]
 
     # cAdvisor looks at each new cgroup when the kernel tells it, and then every ten seconds or so.
     watched.until(lambda: all(found()), "each container has processor time and memory, the pod its network")
     seen = found()
     assert [len(one) for one in seen] == [1] * len(wanted)
     *of_containers, (of_pod,) = seen
-    assert {(one["namespace"], one["image"]) for (one,) in of_containers} == {("default", image)}
-    assert of_pod["namespace"] == "default"
+    names = {(one.labels["namespace"], one.labels["image"]) for (one,) in of_containers}
+    assert names == {("default", catalogue.BUSYBOX)}
+    assert of_pod.labels["namespace"] == "default"
 
 
 def test_the_summary_has_processor_memory_network_and_file_system(watched: Kubelet) -> None:
@@ -96,41 +102,70 @@ def test_the_summary_has_processor_memory_network_and_file_system(watched: Kubel
         print("no pod network in the summary: the cgroup driver is cgroupfs")
 
 
-def test_with_usage_from_cri_alone_the_summary_has_it_all(
-    prepared_machine: None, image_registry: Registry
-) -> None:
-    gates = {"featureGates": {"PodAndContainerStatsFromCRI": True}}
-    with (
-        running(image_registry, environment={}) as daemon,
-        kubelet.running(daemon.endpoint, systemd=daemon.systemd_cgroups(), settings=gates) as own,
-    ):
-        own.apply(pod("told", sh("main", IDLE)))
-        own.until_ready("told")
+def test_with_usage_from_cri_alone_the_summary_has_it_all(measured: Kubelet) -> None:
+    measured.apply(pod("told", sh("main", IDLE)))
+    measured.until_ready("told")
 
-        def words() -> str:
-            pods = json.loads(own.get("/stats/summary"))["pods"]
-            return json.dumps([one for one in pods if one["podRef"]["name"] == f"told-{NODE}"])
+    def words() -> str:
+        pods = json.loads(measured.get("/stats/summary"))["pods"]
+        return json.dumps([one for one in pods if one["podRef"]["name"] == f"told-{NODE}"])
 
-        own.until(
-            lambda: all(word in words() for word in ("usageNanoCores", "workingSetBytes", "rxBytes")),
-            "the summary has processor time, memory and network",
-        )
+    measured.until(
+        lambda: all(word in words() for word in ("usageNanoCores", "workingSetBytes", "rxBytes")),
+        "the summary has processor time, memory and network",
+    )
+    measured.until(lambda: series_of(measured, "told") != [], "the runtime's metrics are kubelet's")
+    every = series_of(measured, "told")
+    keys = Counter((one.name, *sorted(one.labels.items())) for one in every)
+    assert [key for key, count in keys.items() if count > 1] == []
+    (of_container,) = select('container_memory_usage_bytes{container="main"}', every)
+    assert of_container.labels["namespace"] == "default"
 
-        def lines() -> list[str]:
-            text = own.get("/metrics/cadvisor").decode()
-            return [line for line in text.splitlines() if f'pod="told-{NODE}"' in line]
 
-        own.until(
-            lambda: any(line.startswith("container_cpu_usage_seconds_total{") for line in lines()),
-            "the runtime's metrics are kubelet's",
-        )
-        # Collectors that add pod, namespace and container themselves must not make two of any.
-        labels = {line: re.findall(r'(\w+)="', line.rpartition(" ")[0]) for line in lines()}
-        assert {line: names for line, names in labels.items() if len(set(names)) != len(names)} == {}
-        assert len({line.rpartition(" ")[0] for line in labels}) == len(labels)
-        (of_container,) = [
-            line
-            for line in labels
-            if line.startswith("container_memory_usage_bytes{") and 'container="main"' in line
+@pytest.mark.parametrize("source", ["watched", "measured"])
+def test_no_panel_of_the_usual_dashboards_is_empty(source: str, request: pytest.FixtureRequest) -> None:
+    own: Kubelet = request.getfixturevalue(source)
+    limits = {"limits": {"cpu": "500m", "memory": "64Mi"}}
+    work = """
+        while :; do
+            dd if=/dev/zero of=/file bs=65536 count=4 conv=fsync 2>/dev/null
+            head -c 1000000 /dev/zero | md5sum >/dev/null; sleep 0.1
+        done
+    """
+    own.apply(pod("works", *(sh(name, work, resources=limits) for name in ("main", "side"))))
+    own.until_ready("works")
+
+    def empty() -> list[str]:
+        found = series_of(own, "works")
+        by_container = {
+            panel: {one.labels["container"] for one in select(selector, found)}
+            for panel, selector in dashboards.OF_CONTAINERS.items()
+        }
+        return [
+            *(panel for panel, names in by_container.items() if names != {"main", "side"}),
+            *(panel for panel, selector in dashboards.OF_PODS.items() if not select(selector, found)),
         ]
-        assert 'namespace="default"' in of_container
+
+    missing: list[str] = []
+
+    def every_panel() -> bool:
+        missing[:] = empty()
+        return not missing
+
+    try:
+        own.until(every_panel, "every panel has a series of each container or of the pod")
+    except TimeoutError:
+        pytest.fail(f"nothing for: {', '.join(missing)}")
+
+    # A rate needs two samples of one series.
+    first = used(own, "works")
+    own.until(
+        lambda: all(used(own, "works").get(key, 0) > value for key, value in first.items()),
+        "the same series have grown",
+    )
+
+
+def used(own: Kubelet, name: str) -> dict[tuple[tuple[str, str], ...], float]:
+    """The processor time of a pod's containers, by the labels of its series."""
+    found = select(dashboards.OF_CONTAINERS["processor time"], series_of(own, name))
+    return {tuple(sorted(one.labels.items())): one.value for one in found}
