@@ -24,12 +24,16 @@ OF_CONTAINERS: Mapping[str, str] = {
     "anonymous memory": f"container_memory_rss{{{NOT_THE_PAUSE}}}",
     "file cache": f"container_memory_cache{{{NOT_THE_PAUSE}}}",
     "swap": f"container_memory_swap{{{NOT_THE_PAUSE}}}",
+}
+"""What is summed by container."""
+
+OF_DISKS: Mapping[str, str] = {
     "reads": f"container_fs_reads_total{{{ON_A_DISK}}}",
     "writes": f"container_fs_writes_total{{{ON_A_DISK}}}",
     "bytes read": f"container_fs_reads_bytes_total{{{ON_A_DISK}}}",
     "bytes written": f"container_fs_writes_bytes_total{{{ON_A_DISK}}}",
 }
-"""What is summed by container."""
+"""By container too, where the kernel counts it."""
 
 OF_PODS: Mapping[str, str] = {
     f"{what} {way}": f"container_network_{way}_{name}_total{{}}"
