@@ -285,6 +285,16 @@ def _slice(root: str) -> str:
     return f"{root.lstrip('/')}.slice"
 
 
+def _enable_controllers() -> None:
+    """Give every controller to the groups below the root, as a runtime does with its first container.
+
+    kubelet asks for all of them in its own root, and systemd gives no hugetlb by itself.
+    """
+    top = Path("/sys/fs/cgroup")
+    wanted = " ".join(f"+{name}" for name in (top / "cgroup.controllers").read_text().split())
+    (top / "cgroup.subtree_control").write_text(wanted)
+
+
 def _hierarchies() -> Iterator[Path]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
@@ -319,6 +329,7 @@ def running(
     own.directory.chmod(0o755)
     try:
         if systemd:
+            _enable_controllers()
             subprocess.run(["systemctl", "start", _slice(root)], check=True)
         else:
             for top in _hierarchies():
