@@ -21,11 +21,14 @@ from benchmarks import handlers, images, place, report, rows
 from benchmarks.rows import GROUPS
 from benchmarks.run import SMOKE, Counts
 from benchmarks.sides import Containerd, Crispd, Side
+from tests.parts.build import build
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    images.make(smoke=options.smoke)  # there is no network inside
+    images.make(smoke=options.smoke)  # there is no network inside, for these and what is compiled
+    if "kubelet" in (options.groups or GROUPS):
+        build("kubelet")
     status = place.enter(arguments)
     return _measure(options) if status is None else status
 

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from api.client import Client
-from benchmarks import handlers, lister, memory, pulling, streaming, watching, work
+from benchmarks import handlers, kubelet, lister, memory, pulling, streaming, watching, work
 from benchmarks.floor import Floor
 from benchmarks.images import SMALL_FILES, WORKLOAD, Served
 from benchmarks.report import Row
@@ -177,6 +177,7 @@ GROUPS: dict[str, Callable[[Run], list[Row]]] = {
     "lists": lists,
     "stats": watching.stats,
     "node": watching.node,
+    "kubelet": kubelet.measure,
     "streaming": streaming.streaming,
     "handlers": handlers.measure,
     "flat": flat,

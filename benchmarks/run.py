@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 from api.client import Client
 from benchmarks import work
@@ -15,6 +16,7 @@ from benchmarks.sides import Crispd, Side
 from benchmarks.work import Pod
 
 Samples = dict[str, list[float]]
+_Each = TypeVar("_Each")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +45,16 @@ class Counts:
     floods: int = 3  # times
     handled: int = 20  # pods of each handler, one at a time
     packed: int = 8  # pods of each handler at the same time
+    kubelets: int = 3  # lives of a kubelet on each side, without and with Evented PLEG
+    singles: int = 5  # static pods in each of them, one at a time
+    static: int = 30  # and at once
+    idle: int = 60  # seconds for which these are left alone in the last life
 
 
 SMOKE = Counts(
     cycles=2, execs=1, bursts=1, burst=4, flat=6, pulls=1, large=1, readers=1, cold=0, settling=1, listed=4,
     loads=1, watched=2, readings=1, node=3, seconds=2, ends=3, streams=2, volume=8, floods=1,
-    handled=1, packed=1,
+    handled=1, packed=1, kubelets=1, singles=1, static=2, idle=1,
 )  # fmt: skip
 
 
@@ -78,9 +84,9 @@ class Run:
         return [work.pod(self.top, self.logs, handler) for _ in range(count)]
 
 
-def eight(each: Callable[[Pod], object], pods: Sequence[Pod]) -> float:
+def eight(each: Callable[[_Each], object], many: Sequence[_Each]) -> float:
     """Seconds for all of them, eight at a time."""
     began = perf_counter()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(each, pods))
+        list(pool.map(each, many))
     return perf_counter() - began

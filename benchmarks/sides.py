@@ -99,7 +99,7 @@ class Crispd:
             overrides={
                 "log": {"level": "info"},
                 "network": {"builtin": False},
-                "cgroup": {"prefix": "bench", "monitors": f"{group}/monitors"},
+                "cgroup": {"driver": "cgroupfs", "prefix": "bench", "monitors": f"{group}/monitors"},
                 "images": images or {},
                 **{f"handlers.{name}": table for name, table in (handlers or {}).items() if table},
             },

@@ -1,7 +1,8 @@
 """A real kubelet of the tests' own: it runs the static pods of a directory, and is a cluster's where told so.
 
 Drives it from outside: its process, its manifests, its HTTPS API. Everything it writes is below one
-directory, but the cgroups of pods and /var/log/pods, which `purge` takes away.
+directory, but the cgroups of pods and links to their logs, which `purge` takes away, and some of the
+machine's sysctls, which are set back.
 """
 
 from __future__ import annotations
@@ -39,6 +40,15 @@ UNASKING = ("kubelet-1.30",)
 """Parts that do not ask the runtime for the driver of cgroups: kubelet does since 1.31."""
 
 LOOK_AGAIN = 0.1  # seconds; kubelet offers nothing to wait on
+
+LINKS = Path("/var/log/containers")
+"""Where kubelet links each container's log, whatever directories it is told."""
+
+SYSCTLS = (
+    "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+)  # fmt: skip
+"""What it sets for the whole machine when it starts."""
 
 
 _count = itertools.count()
@@ -157,24 +167,26 @@ class Kubelet:
             self.process.wait()
         self.process = None
 
-    def get(self, path: str) -> bytes:
-        return self._ask("GET", path)
-
-    def _ask(self, method: str, path: str) -> bytes:
+    def connection(self) -> http.client.HTTPSConnection:
+        """One to its API that may ask many times, and that its user closes."""
         if self._tls is None:  # its certificate is signed by itself
             self._tls = ssl.create_default_context()
             self._tls.check_hostname = False
             self._tls.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(
-            self.address, self.port, timeout=ASK_LIMIT, context=self._tls
-        )
-        with contextlib.closing(connection):
+        return http.client.HTTPSConnection(self.address, self.port, timeout=ASK_LIMIT, context=self._tls)
+
+    def get(self, path: str, over: http.client.HTTPSConnection | None = None) -> bytes:
+        return self._ask("GET", path, over)
+
+    def _ask(self, method: str, path: str, over: http.client.HTTPSConnection | None = None) -> bytes:
+        """Over a connection of its own unless there is one."""
+        with contextlib.nullcontext(over) if over else contextlib.closing(self.connection()) as connection:
             connection.request(method, path)
             response = connection.getresponse()
             content = response.read()
-            if response.status != 200:
-                raise RuntimeError(f"kubelet {method} {path}: {response.status} {content[:1000]!r}")
-            return content
+        if response.status != 200:
+            raise RuntimeError(f"kubelet {method} {path}: {response.status} {content[:1000]!r}")
+        return content
 
     def run(self, pod: str, container: str, *command: str) -> str:
         """The output of a command in a container, by ExecSync. Raises RuntimeError if it fails."""
@@ -186,17 +198,23 @@ class Kubelet:
 
     def apply(self, manifest: Mapping[str, Any]) -> None:
         """Write a static pod's manifest, whole or not at all."""
-        name = manifest["metadata"]["name"]
-        scratch = self.directory / f"{name}.json"
+        self.publish(self.draft(manifest))
+
+    def draft(self, manifest: Mapping[str, Any]) -> Path:
+        """Write a manifest where kubelet does not look; `publish` shows it."""
+        scratch = self.directory / f"{manifest['metadata']['name']}.json"
         scratch.write_text(json.dumps(manifest))
-        scratch.rename(self.manifests / f"{name}.json")
+        return scratch
+
+    def publish(self, draft: Path) -> None:
+        draft.rename(self.manifests / draft.name)
 
     def withdraw(self, name: str) -> None:
         (self.manifests / f"{name}.json").unlink(missing_ok=True)
 
-    def pods(self) -> dict[str, dict[str, Any]]:
+    def pods(self, over: http.client.HTTPSConnection | None = None) -> dict[str, dict[str, Any]]:
         """Every pod that kubelet knows, by the name in its manifest."""
-        items = json.loads(self.get("/pods"))["items"] or []
+        items = json.loads(self.get("/pods", over))["items"] or []
         return {item["metadata"]["name"].removesuffix(f"-{NODE}"): item for item in items}
 
     def status(self, name: str) -> dict[str, Any]:
@@ -210,7 +228,9 @@ class Kubelet:
         every = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
         return next((entry for entry in every if entry["name"] == name), {})
 
-    def until(self, holds: Callable[[], bool], what: str, limit: float = POD_LIMIT) -> None:
+    def until(
+        self, holds: Callable[[], bool], what: str, limit: float = POD_LIMIT, *, pause: float = LOOK_AGAIN
+    ) -> None:
         """Wait for a state; a TimeoutError says what kubelet knows instead."""
         deadline = time.monotonic() + limit
         while not holds():
@@ -219,7 +239,7 @@ class Kubelet:
                 with contextlib.suppress(OSError, RuntimeError):
                     known = json.dumps({k: v.get("status") for k, v in self.pods().items()}, indent=1)
                 raise TimeoutError(f"not within {limit:g} s: {what}\n{known}\n{self.log[-4000:]}")
-            time.sleep(LOOK_AGAIN)
+            time.sleep(pause)
 
     def until_ready(self, *names: str, limit: float = POD_LIMIT) -> None:
         def ready() -> bool:
@@ -250,7 +270,7 @@ class Kubelet:
         )
 
     def purge(self) -> None:
-        """Whatever it may have left: its process, mounts, cgroups, directories."""
+        """Whatever it may have left: its process, mounts, cgroups, links, directories."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -266,6 +286,10 @@ class Kubelet:
                 for directory, _, _ in os.walk(top / self.cgroup_root.lstrip("/"), topdown=False):
                     with contextlib.suppress(OSError):
                         Path(directory).rmdir()
+        for link in LINKS.glob("*.log"):
+            with contextlib.suppress(OSError):  # no link, or its kubelet has collected it
+                if str(link.readlink()).startswith(f"{self.directory}/"):
+                    link.unlink()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -311,33 +335,60 @@ def running(
     membership: Membership | None = None,
     part: str = "kubelet",
 ) -> Iterator[Kubelet]:
-    """A kubelet that serves within the block; at the end its pods are withdrawn and nothing of it stays.
-
-    Each has a root for its cgroups, for it removes those of pods that it does not know.
-    """
-    root = f"/kubetest{os.getpid()}n{next(_count)}"
+    """A kubelet that serves within the block; at the end its pods are withdrawn and nothing of it stays."""
     told = {"cgroupDriver": "systemd"} if systemd and part in UNASKING else {}
     own = Kubelet(
         directory=Path(tempfile.mkdtemp(prefix="kubelet-")),
         endpoint=endpoint,
-        cgroup_root=root,
+        cgroup_root=own_root(),
         systemd=systemd,
         settings={**told, **(settings or {})},
         membership=membership,
         part=part,
     )
+    with serving(own):
+        yield own
+        own.clear()
+
+
+def own_root(below: str = "") -> str:
+    """Where one kubelet's pods have their cgroups: it removes those of pods that it does not know."""
+    return f"{below}/kubetest{os.getpid()}n{next(_count)}"
+
+
+@contextlib.contextmanager
+def serving(own: Kubelet) -> Iterator[None]:
+    """It serves within the block. Its pods are its user's to end; nothing else of it stays."""
     own.directory.chmod(0o755)
-    try:
-        if systemd:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_sysctls_kept())
+        if not LINKS.exists():
+            stack.callback(_remove_if_empty, LINKS)
+        stack.callback(own.purge)
+        if own.systemd:
             _enable_controllers()
-            subprocess.run(["systemctl", "start", _slice(root)], check=True)
+            subprocess.run(["systemctl", "start", _slice(own.cgroup_root)], check=True)
         else:
             for top in _hierarchies():
                 with contextlib.suppress(OSError):
-                    (top / root.lstrip("/")).mkdir()
+                    (top / own.cgroup_root.lstrip("/")).mkdir()
         own.start()
-        yield own
-        own.clear()
+        yield
         own.stop()
+
+
+@contextlib.contextmanager
+def _sysctls_kept() -> Iterator[None]:
+    paths = [Path("/proc/sys", name) for name in SYSCTLS]
+    before = {path: path.read_text() for path in paths if path.exists()}
+    try:
+        yield
     finally:
-        own.purge()
+        for path, value in before.items():
+            if path.read_text() != value:
+                path.write_text(value)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
