@@ -68,7 +68,7 @@ class Rig:
         """For those who close the parts themselves."""
         loaded = await asyncio.to_thread(load, self.own.config_file, required=True)
         assembly = await composition.assemble(loaded, around=self._around)
-        await recovery.recover(assembly.node)
+        await recovery.recover(assembly.node, assembly.exits.listener)
         return assembly
 
     def _around(self, node: Node) -> Node:
