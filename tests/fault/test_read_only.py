@@ -1,13 +1,15 @@
 """A state directory that cannot be written: what runs is served, what ends is seen, the rest waits.
 
 Nobody can make a file system read-only under a daemon that has files of it open for writing, but the kernel
-after an error, and that has no way back. So the daemon is away while it happens.
+after an error, and that has no way back. So the daemon is away while it happens where there is to be one.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from tests.daemon import CALL_LIMIT, Daemon, running
 from tests.fault import cri
 from tests.fault.rig import Rig, settled
 from tests.fault.test_bad_days import fails, until
-from tests.images.registry import Registry
+from tests.images.registry import Registry, write_hosts
 from tests.kubelet.disk import mounted, read_only, writable
 
 INTERNAL = grpc.StatusCode.INTERNAL
@@ -38,6 +40,22 @@ def daemon(prepared_machine: None, image_registry: Registry, disk: Path) -> Iter
     with running(image_registry, overrides=overrides, shared=True) as own:
         yield own
         writable(disk)
+
+
+@pytest.fixture
+def doomed(prepared_machine: None, image_registry: Registry, disk: Path) -> Iterator[Daemon]:
+    """One whose state nobody will be able to put away: it is removed by force."""
+    own = Daemon(directory=Path(tempfile.mkdtemp(prefix="crisp-")))
+    own.directory.chmod(0o755)
+    try:
+        write_hosts(own.certs_dir, image_registry)
+        own.state_dir.mkdir()
+        subprocess.run(["mount", "--bind", disk, own.state_dir], check=True)
+        own.start()
+        yield own
+        assert own.exceptions() == []
+    finally:
+        own.purge()
 
 
 def end_of(life: cri.Life) -> tuple[str, int]:
@@ -88,3 +106,28 @@ def test_read_only_state_keeps_what_runs_and_forgets_nothing_that_ends(daemon: D
     assert [end_of(life) for life in (away, seen)] == [("CONTAINER_EXITED", 3)] * 2
     daemon.remove_all_pods()
     assert settled(lambda: sorted(rig.things() ^ base)) == []
+
+
+def test_a_file_system_that_the_kernel_gives_up_under_the_daemon_costs_no_pod(
+    doomed: Daemon, disk: Path
+) -> None:
+    cri.pull(doomed)
+    steady, seen, away = (cri.Life(daemon=doomed, name=name) for name in ("steady", "seen", "away"))
+    for life in (steady, seen, away):
+        life.start()
+    before = steady.seen()
+    processes = {life.name: life.seen()["process"] for life in (seen, away)}
+    subprocess.run(["mount", "-o", "remount,abort", disk], check=True)  # what ext4 does after an error
+    late = cri.Life(daemon=doomed, name="late")
+    fails(lambda: late.ask("RunPodSandbox"), INTERNAL, str(doomed.state_dir), "read-only", "dmesg says why")
+    assert output(steady, "echo", "here") == "here\n"
+    os.kill(processes["seen"], signal.SIGTERM)
+    until(lambda: end_of(seen) == ("CONTAINER_EXITED", 3))
+    doomed.kill()
+    os.kill(processes["away"], signal.SIGTERM)
+    until(lambda: not Path(f"/proc/{processes['away']}").exists())
+    doomed.start()
+    assert steady.seen() == before
+    assert output(steady, "echo", "again") == "again\n"
+    assert [end_of(life) for life in (seen, away)] == [("CONTAINER_EXITED", 3)] * 2
+    fails(lambda: late.ask("RunPodSandbox"), INTERNAL, str(doomed.state_dir), "read-only", "dmesg says why")
