@@ -89,7 +89,7 @@ class Assembly:
     async def recover(self) -> None:
         """Make records and machine one, then begin to pay what is owed."""
         self.images.start_threads()
-        actions = await recover(self.node)
+        actions = await recover(self.node, self.exits.listener)
         for finding in self.node.store.findings:
             log.warning("state store", extra={"finding": finding})
         log.info("recovered", extra={"pods": len(self.node.store.pods), "actions": len(actions)})

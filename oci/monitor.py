@@ -39,8 +39,8 @@ class Monitor:
     runtime_options: tuple[str, ...]
     container_pid_file: Path
     monitor_pid_file: Path
-    exit_directory: Path
-    persist_directory: Path
+    first_directory: Path  # gets a file `exit`
+    last_directory: Path  # gets a file named by the id
     socket_directory: Path
     log_path: Path | None
     tty: bool
@@ -55,6 +55,7 @@ def monitor_argv(monitor: Monitor) -> list[str]:
     - `--no-sync-log`: without it conmon syncs the log to disk at each reopen and at the end, before it writes
       the exit file, so that a container's end is reported only when a busy disk lets it. What a power cut
       takes from the page cache is lost under the other runtimes too.
+    - `--persist-dir` is what conmon writes to first (src/conmon.c), and it ends there when it cannot.
     - `--leave-stdin-open` unless the request says that stdin ends with its first client: without the flag
       the first client that goes away, or dies with the daemon, closes the container's stdin.
     """
@@ -64,8 +65,8 @@ def monitor_argv(monitor: Monitor) -> list[str]:
         "--cid", monitor.id,
         "--cuuid", link_name(monitor.id),
         "--name", monitor.id,
-        "--exit-dir", str(monitor.exit_directory),
-        "--persist-dir", str(monitor.persist_directory),
+        "--exit-dir", str(monitor.last_directory),
+        "--persist-dir", str(monitor.first_directory),
         "--socket-dir-path", str(monitor.socket_directory),
         "--container-pidfile", str(monitor.container_pid_file),
         "--conmon-pidfile", str(monitor.monitor_pid_file),

@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from shim.kernel.openat2 import Resolve, openat2
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _DEPTH = 32
+
+WRITABLE_AGAIN = "make its file system writable again, it is read-only (if nobody did that, dmesg says why)"
 
 
 def write_atomic(path: str | Path, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
@@ -60,7 +63,21 @@ def writing(what: str, path: Path) -> Iterator[None]:
         words = f"{what}: {error.filename or path}: {error.strerror} ({name})"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Full(f"{words}, free some space on its file system") from error
+        if error.errno == errno.EROFS:
+            raise Internal(f"{words}, {WRITABLE_AGAIN}") from error
         raise Internal(words) from error
+
+
+def is_read_only(directory: Path) -> bool:
+    """Whether the directory's file system, or its mount, refuses every write. Blocking.
+
+    It is tried: one that the kernel has given up (ext4 after an error) does not say so in its flags.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return False
+    except OSError as error:
+        return error.errno == errno.EROFS
 
 
 def sync_directory(path: str | Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from oci.errors import BadInput, Internal
 from shim import shown
-from shim.files import make_private_directory
+from shim.files import WRITABLE_AGAIN, make_private_directory
 from shim.kernel import mount, mountinfo
 from shim.kernel.flock import Lock, acquire
 from shim.paths import Paths
@@ -33,9 +34,10 @@ def prepare(paths: Paths) -> Lock:
         _make_private_mount(paths.state_dir)
         shown.prepare(paths.shown)
     except OSError as error:
+        cure = WRITABLE_AGAIN if error.errno == errno.EROFS else "crispd runs as root with CAP_SYS_ADMIN"
         raise Internal(
             f"cannot prepare {error.filename or paths.state_dir}: {error.strerror} (errno {error.errno});"
-            " crispd runs as root with CAP_SYS_ADMIN"
+            f" {cure}"
         ) from error
     return lock
 

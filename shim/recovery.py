@@ -25,7 +25,7 @@ from shim.node import Node
 from shim.pods import files, init
 from shim.pods.stop import release as release_pod
 from shim.records import ContainerRecord, ContainerState, PodRecord, PodState
-from shim.runtimes.driver import Exit, Observed, Status
+from shim.runtimes.driver import Exit, ExitListener, Observed, Status
 from shim.strays import remove_strays
 
 log = logging.getLogger(__name__)
@@ -114,8 +114,11 @@ def _pod_step(record: PodRecord, views: Mapping[PodId, PodView]) -> Step:
     return Step.KEEP
 
 
-async def recover(node: Node) -> list[Action]:
-    """Make records and machine one; returns what was done. A failure with one object is logged and kept."""
+async def recover(node: Node, ended: ExitListener) -> list[Action]:
+    """Make records and machine one; returns what was done. A failure with one object is logged and kept.
+
+    `ended` is told of ends that cannot be recorded now: nobody would notice them again in this life.
+    """
     store = node.store
     await node.images.recover(list(store.containers), list(store.pods))
     pods, containers = list(store.pods.values()), list(store.containers.values())
@@ -126,7 +129,7 @@ async def recover(node: Node) -> list[Action]:
     actions = plan(pods, containers, views, observed, mounted)
     for action in actions:
         try:
-            await _act(node, action)
+            await _act(node, action, ended)
         except CrispError as error:
             log.error("recovery of one object failed", extra={"id": action.id, "error": str(error)})
     await remove_strays(node)
@@ -160,7 +163,7 @@ async def _view(node: Node, record: PodRecord) -> PodView:
     return PodView(intact=intact, init_alive=alive)
 
 
-async def _act(node: Node, action: Action) -> None:
+async def _act(node: Node, action: Action, ended: ExitListener) -> None:
     log.info("recovering", extra={"id": action.id, "step": action.step.value})
     pod = node.store.pods.get(PodId(action.id))
     if pod is not None:
@@ -170,10 +173,10 @@ async def _act(node: Node, action: Action) -> None:
     # A container that was adopted is watched, and its end may be told at any moment.
     async with node.operations.exclusive(("container", action.id)):
         record = node.store.containers[ContainerId(action.id)]
-        await _act_on_container(node, record, action)
+        await _act_on_container(node, record, action, ended)
 
 
-async def _act_on_container(node: Node, record: ContainerRecord, action: Action) -> None:
+async def _act_on_container(node: Node, record: ContainerRecord, action: Action, ended: ExitListener) -> None:
     driver = node.driver_of(record)
     seen = action.observed
     match action.step:
@@ -189,12 +192,13 @@ async def _act_on_container(node: Node, record: ContainerRecord, action: Action)
                     state=next_container_state(record.state, ContainerEvent.STARTED),
                     process=seen.process or record.process,
                     started_at=record.started_at or node.now(),
-                )
+                ),
+                proven=True,
             )
         case Step.RESET:
             await reset(node, record)
         case Step.END:
-            await _end_container(node, record, seen)
+            await _end_container(node, record, seen, ended)
         case Step.REMOUNT:
             pod = node.store.pods[record.pod_id]
             # With the pod's user namespace gone nothing of it can be mounted, nor started.
@@ -202,7 +206,9 @@ async def _act_on_container(node: Node, record: ContainerRecord, action: Action)
                 await provide(node, driver, pod, record)
 
 
-async def _end_container(node: Node, record: ContainerRecord, seen: Observed | None) -> None:
+async def _end_container(
+    node: Node, record: ContainerRecord, seen: Observed | None, ended: ExitListener
+) -> None:
     exit_ = seen.exit if seen is not None else None
     if seen is not None and seen.status is Status.UNKNOWN:
         await node.store.put(
@@ -217,7 +223,12 @@ async def _end_container(node: Node, record: ContainerRecord, seen: Observed | N
         return
     if record.state is ContainerState.STARTING and record.started_at == 0:
         record = replace(record, started_at=record.created_at)
-    await record_exit(node, record, exit_ or Exit(code=None, finished_at=node.now()))
+    exit_ = exit_ or Exit(code=None, finished_at=node.now())
+    try:
+        await record_exit(node, record, exit_)
+    except CrispError:
+        ended(record.id, exit_)
+        raise
 
 
 async def _remove_container(node: Node, record: ContainerRecord) -> None:
@@ -241,6 +252,7 @@ async def _act_on_pod(node: Node, pod: PodRecord, step: Step) -> None:
             await files.remove(node.paths.pod(pod.id))
             await node.store.delete(pod)
         case Step.DOWN:
-            await node.store.put(replace(pod, state=next_pod_state(pod.state, PodEvent.DIED)))
+            down = replace(pod, state=next_pod_state(pod.state, PodEvent.DIED))
+            await node.store.put(down, proven=True)
         case Step.STOP:
             pass  # the janitor goes on with it once requests are served

@@ -33,6 +33,7 @@ from tests.images.registry import Registry, write_hosts
 TREE = Path(__file__).resolve().parents[1]
 START_LIMIT = 30.0 * machine.PATIENCE  # seconds until READY
 STOP_LIMIT = 30.0 * machine.PATIENCE  # seconds from SIGTERM to the exit
+REMOVAL_LIMIT = 5.0 * machine.PATIENCE  # seconds that what was killed may take to leave its cgroup
 CALL_LIMIT = 120.0 * machine.PATIENCE  # seconds that the clients here give a call
 MAX_MESSAGE = 16 * 1024 * 1024  # bytes, kubelet's limit
 
@@ -331,9 +332,14 @@ def _remove_groups(mark: str, *, leaves: bool = False) -> None:
 
 
 def _remove_group(group: Path) -> None:
-    for pid in (group / "cgroup.procs").read_text().split():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
+    deadline = time.monotonic() + REMOVAL_LIMIT
+    while pids := (group / "cgroup.procs").read_text().split():
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
     with contextlib.suppress(OSError):
         group.rmdir()
 

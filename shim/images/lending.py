@@ -12,7 +12,7 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +87,8 @@ class Lending:
             if container_id.partition(".")[0] in known:
                 self._count(container_id, loan)
             else:
-                await self._threads.do(self._forget_file, container_id)
+                with _kept_where_read_only():
+                    await self._threads.do(self._forget_file, container_id)
         wanted = frozenset(os.fspath(self._layout.tree(diff_id)) for diff_id in self._users)
         await self._threads.do(self._unmount_others, wanted)
 
@@ -204,8 +205,19 @@ class Lending:
                 log.warning(
                     "a loan of layers cannot be read", extra={"path": str(path), "reason": str(failure)}
                 )
-                path.unlink(missing_ok=True)
+                with _kept_where_read_only():
+                    path.unlink(missing_ok=True)
         return found
+
+
+@contextlib.contextmanager
+def _kept_where_read_only() -> Iterator[None]:
+    """What a start cannot remove is for a later one to remove."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
 
 
 def is_mounted(target: Path) -> bool:

@@ -50,12 +50,11 @@ class Plan:
 def prepare(layout: Layout) -> None:
     """Make the directories, private, empty the temporary one, and remove what is too old to be resumed.
 
-    Blocking.
+    Blocking. Raises OSError.
     """
     make_private_directory(layout.root)
     for directory in layout.directories():
-        make_private_directory(directory)
-    layout.empty.chmod(0o755)
+        make_private_directory(directory, mode=0o755 if directory == layout.empty else 0o700)
     for left in layout.temporary.iterdir():
         remove_tree(left)
     for directory in layout.directories():

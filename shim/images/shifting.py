@@ -6,6 +6,7 @@ below the image store. A promise in Status rests on this, so nothing is conclude
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -42,7 +43,8 @@ async def why_not(directory: Path) -> str:
         log.info("no user namespaces for pods", extra={"reason": str(error)})
         return f"the kernel or the file system of {directory} cannot show layers with shifted owners: {error}"
     finally:
-        await in_thread(remove_tree, place)
+        with contextlib.suppress(OSError):  # what an earlier look left where nothing can be removed
+            await in_thread(remove_tree, place)
     return ""
 
 

@@ -17,6 +17,7 @@ from oci.errors import Absent, WrongState
 from oci.manifest import Platform, normalise
 from oci.registry_auth import Credentials
 from oci.workload import ContainerId, ImageId, PodId
+from shim.files import is_read_only
 from shim.images import layers, recovery
 from shim.images.additional import AdditionalStore, AdditionalStores
 from shim.images.asking import Asking
@@ -119,11 +120,30 @@ class ImageStore:
         `containers` and `pods` are all that exist by their records; what was lent to any other is taken back.
         """
         layout = self._layout
-        await self._threads.do(recovery.prepare, layout)
+        read_only = layout.root.is_dir() and await self._threads.do(is_read_only, layout.root)
+        if not read_only:
+            await self._threads.do(recovery.prepare, layout)
         await self._asking.recover()
-        self._intake.form = await self._threads.do(layers.choose_form, self._settings.form, layout.temporary)
+        self._intake.form = await self._threads.do(self._choose_form, read_only)
         await self.look_at_additional()
         await self._lending.recover(containers, pods)
+        if read_only:
+            log.warning("nothing in the image store can be written", extra={"directory": str(layout.root)})
+        else:
+            await self._tidy()
+        await self._intake.look_at_partials()
+
+    def _choose_form(self, read_only: bool) -> str:
+        """Blocking. Where nothing can be tried, the layers that are there show what could be mounted."""
+        if not read_only:
+            return layers.choose_form(self._settings.form, self._layout.temporary)
+        if self._settings.form in (layers.EROFS, layers.DIRECTORY):
+            return self._settings.form
+        forms = {record.form for record in self._records.layers.values()}
+        return layers.EROFS if layers.EROFS in forms else layers.DIRECTORY
+
+    async def _tidy(self) -> None:
+        layout = self._layout
         seen = await self._threads.do(recovery.look, layout, tuple(self._records.layers.values()))
         plan = recovery.plan(
             seen,
@@ -141,7 +161,6 @@ class ImageStore:
         for layer in plan.layers:
             await self._records.delete(layer)
         await self._threads.do(recovery.clear, layout, plan)
-        await self._intake.look_at_partials()
 
     async def close(self) -> None:
         """Stop pulls and threads. Mounts stay, containers use them."""

@@ -43,8 +43,12 @@ class MonitorFiles:
     id: str
 
     @property
-    def exits(self) -> Path:
-        return self.run_dir / "exits"
+    def end(self) -> Path:
+        """Where conmon writes down the end first, for whatever fails there is the last that it does.
+
+        On the state's disk, which can be full or read-only, it cannot be first.
+        """
+        return self.run_dir / "ends" / self.id
 
     @property
     def attach(self) -> Path:
@@ -63,12 +67,21 @@ class MonitorFiles:
 
     @property
     def exit_file(self) -> Path:
-        return self.exits / self.id
+        return self.end / "exit"
 
     @property
     def persist(self) -> Path:
         """Survives a reboot, unlike the run directory: the exit code is kept here as well."""
         return self.bundle / "exit"
+
+    @property
+    def persistent_exit_file(self) -> Path:
+        return self.persist / self.id
+
+    @property
+    def earlier(self) -> tuple[Path, ...]:
+        """Where monitors write it that were started before the order was turned round."""
+        return self.run_dir / "exits" / self.id, self.persist / "exit"
 
     @property
     def container_pid(self) -> Path:
@@ -88,8 +101,8 @@ class MonitorFiles:
         return [
             self.container_pid.with_name(f".{self.container_pid.name}"),
             *self.bundle.glob(f"{self.monitor_pid.name}.*"),
-            *self.persist.glob("exit.*"),
-            *self.exits.glob(f"{self.id}.*"),
+            *self.end.glob("exit.*"),
+            *self.persist.glob(f"{self.id}.*"),
         ]
 
 
@@ -210,13 +223,12 @@ def prepare(files: MonitorFiles, log_path: Path | None) -> None:
         words.attach_path(files.attach, files.id)
     except ValueError as error:
         raise BadInput(f"run_dir: {error}") from error
-    for stale in (files.container_pid, files.monitor_pid, files.exit_file, files.link, *files.torn()):
+    for stale in (files.container_pid, files.monitor_pid, files.link, *files.torn(), *_told(files)):
         stale.unlink(missing_ok=True)
     for stale in words.leftovers(files.bundle):
         stale.unlink(missing_ok=True)
-    files.persist.mkdir(mode=0o700, exist_ok=True)
-    for name in ("exit", "oom"):
-        (files.persist / name).unlink(missing_ok=True)
+    for directory in (files.end, files.persist):
+        directory.mkdir(mode=0o700, exist_ok=True)
     if log_path is not None:
         make_log(log_path)
 
@@ -240,14 +252,19 @@ def make_log(path: Path) -> None:
 
 def remove_leftovers(files: MonitorFiles) -> None:
     """Remove what a monitor that is gone has left: link, sockets, fifos, exit and OOM files. Blocking."""
-    for path in (files.link, files.exit_file, files.container_pid, files.monitor_pid, *files.torn()):
+    for path in (files.link, files.container_pid, files.monitor_pid, *files.torn(), *_told(files)):
         path.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for path in words.leftovers(files.bundle):
             path.unlink(missing_ok=True)
-        for name in ("exit", "oom"):
-            (files.persist / name).unlink(missing_ok=True)
-        files.persist.rmdir()
+    for directory in (files.end, files.persist):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            directory.rmdir()
+
+
+def _told(files: MonitorFiles) -> tuple[Path, ...]:
+    """What a monitor says of the end."""
+    return files.exit_file, files.end / "oom", files.persistent_exit_file, *files.earlier
 
 
 def monitor_of(files: MonitorFiles) -> ProcessRef | None:

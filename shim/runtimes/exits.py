@@ -1,8 +1,8 @@
-"""Noticing that containers end, and how: conmon's exit files, and the processes themselves behind them.
+"""Noticing that containers end, and how: their first processes, and then conmon's exit files.
 
-The exit file counts, because conmon writes it after the last output is in the log; it arrives by inotify. The
-container's first process is watched by pidfd as well, for the cases in which no file comes: conmon was
-killed, or hangs on output that a survivor keeps open. Nothing is polled.
+The process is watched by pidfd. The exit file counts: conmon writes it after the last output is in the log,
+and ends, which is waited for. None comes where conmon was killed, or hangs on output that a survivor keeps
+open. Nothing is polled.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read_exit(files: MonitorFiles) -> tuple[int | None, int] | None:
 
     The run directory's file is gone after a reboot; the one in the container's directory is not.
     """
-    for path in (files.exit_file, files.persist / "exit"):
+    for path in (files.exit_file, files.persistent_exit_file, *files.earlier):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -79,7 +79,7 @@ def oom_missed(cgroups: Cgroups, target: Target, code: int | None, gone_before: 
 
 def oom_noted(files: MonitorFiles) -> bool:
     """Whether conmon says that a process was killed for want of memory. Blocking."""
-    return (files.persist / "oom").exists() or (files.bundle / "oom").exists()
+    return any((place / "oom").exists() for place in (files.end, files.bundle, files.persist))
 
 
 class _Watch:
@@ -89,7 +89,6 @@ class _Watch:
         self.target = target
         self.process = ref
         self.monitor = monitor
-        self.written = asyncio.Event()
         self.ended = asyncio.Event()
         self.died_at = 0
         self.oom_kills_of_gone: int | None = None
@@ -143,24 +142,9 @@ class ExitWatch:
         else:
             watch.descriptor = descriptor
             watch.unwatch = pidfd.on_exit(descriptor, lambda: self._died(watch))
-        if self.files(target).exit_file.exists():  # written before the watch
-            self.arrived(target.id)
 
     def watches(self, container: ContainerId) -> bool:
         return container in self._watches
-
-    def arrived(self, name: str) -> None:
-        """A file of this name is complete in the directory of exit files."""
-        watch = self._watches.get(name)
-        if watch is not None:
-            watch.written.set()
-            self._begin(watch)
-
-    def lost(self) -> None:
-        """The kernel dropped events: look for every file that is waited for."""
-        for name, watch in list(self._watches.items()):
-            if self.files(watch.target).exit_file.exists():
-                self.arrived(name)
 
     async def ended(self, container: ContainerId, *, timeout: float) -> bool:  # noqa: ASYNC109 - the answer tells
         """Wait until the listener was told of this container's end; True too for one that is not watched."""
@@ -197,23 +181,15 @@ class ExitWatch:
 
     async def conclude(self, target: Target, monitor: ProcessRef | None) -> Exit:
         """How a container ended whose process is dead: waits for conmon while that can still tell."""
-        written = asyncio.Event()
-        if self.files(target).exit_file.exists():
-            written.set()
-        return await self._conclude(target, monitor, written, time.time_ns(), None)
+        return await self._conclude(target, monitor, time.time_ns(), None)
 
     def _died(self, watch: _Watch) -> None:
         watch.died_at = time.time_ns()
-        self._begin(watch)
-
-    def _begin(self, watch: _Watch) -> None:
         if watch.task is None:
             watch.task = asyncio.get_running_loop().create_task(self._finish(watch))
 
     async def _finish(self, watch: _Watch) -> None:
-        ended = await self._conclude(
-            watch.target, watch.monitor, watch.written, watch.died_at, watch.oom_kills_of_gone
-        )
+        ended = await self._conclude(watch.target, watch.monitor, watch.died_at, watch.oom_kills_of_gone)
         if self._watches.get(watch.target.id) is not watch:
             return
         del self._watches[watch.target.id]
@@ -247,7 +223,6 @@ class ExitWatch:
         self,
         target: Target,
         monitor: ProcessRef | None,
-        written: asyncio.Event,
         died_at: int,
         gone_before: int | None,
     ) -> Exit:
@@ -255,14 +230,12 @@ class ExitWatch:
         # Where the pid namespace is shared the death of the first process takes nothing with it: its children
         # run on, and may hold the output open. A container is its first process, so they go too.
         await self._kill_survivors(target)
-        if not written.is_set():
-            await self._wait_for_file(target, monitor, written)
+        await self._wait_for(target, monitor)
         return await self._blocking(lambda: self._read(target, died_at, gone_before))
 
-    async def _wait_for_file(
-        self, target: Target, monitor: ProcessRef | None, written: asyncio.Event
-    ) -> None:
-        if monitor is None or await self._written_or_gone(monitor, written):
+    async def _wait_for(self, target: Target, monitor: ProcessRef | None) -> None:
+        """Until conmon has written all that it will write: it may be between its two files."""
+        if monitor is None or await process.wait_gone(monitor, self._drain):
             return
         log.warning(
             "conmon does not end though its container has",
@@ -273,18 +246,6 @@ class ExitWatch:
             await self._monitors.end(monitor)
         except CrispError as error:
             log.error("conmon cannot be ended", extra={"container": target.id, "error": str(error)})
-
-    async def _written_or_gone(self, monitor: ProcessRef, written: asyncio.Event) -> bool:
-        """Wait until the exit file is there or conmon can no longer write it; False after the drain time."""
-        file = asyncio.ensure_future(written.wait())
-        gone = asyncio.ensure_future(process.wait_gone(monitor, self._drain))
-        try:
-            done, _ = await asyncio.wait((file, gone), return_when=asyncio.FIRST_COMPLETED)
-            return file in done or gone.result()
-        finally:
-            file.cancel()
-            gone.cancel()
-            await asyncio.gather(file, gone, return_exceptions=True)
 
     async def _kill_survivors(self, target: Target) -> None:
         if not target.cgroup:

@@ -335,12 +335,11 @@ class OciDriver:
         async with self._opening:
             if self._arrivals is not None:
                 return
-            directories = [self._run_dir / name for name in ("exits", "attach", "execs", "logs")]
+            directories = [self._run_dir / name for name in ("ends", "attach", "execs", "logs")]
             await self._blocking(lambda: [files.make_private_directory(path) for path in directories])
             await self._blocking(lambda: self._cgroups.make(self._monitors_cgroup))
             arrivals = Arrivals(self._arrived, self._lost)
             try:
-                arrivals.add(self._run_dir / "exits")
                 arrivals.add(self._run_dir / "execs")
             except BaseException:
                 arrivals.close()
@@ -348,11 +347,9 @@ class OciDriver:
             self._arrivals = arrivals
 
     def _arrived(self, name: str) -> None:
-        self._exits.arrived(name)
         self._launches.arrived(name)
 
     def _lost(self) -> None:
-        self._exits.lost()
         self._launches.lost()
 
     def _living(self, target: Target, state: RuntimeState) -> ProcessRef | None:
@@ -383,8 +380,8 @@ class OciDriver:
             runtime_options=self._runtime.create_options,
             container_pid_file=paths.container_pid,
             monitor_pid_file=paths.monitor_pid,
-            exit_directory=paths.exits,
-            persist_directory=paths.persist,
+            first_directory=paths.end,
+            last_directory=paths.persist,
             socket_directory=paths.attach,
             log_path=target.log_path,
             tty=target.tty,

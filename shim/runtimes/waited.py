@@ -222,8 +222,11 @@ class WaitedDriver(InsideDriver):
 
     async def _remove_rest(self, target: Target) -> None:
         await super()._remove_rest(target)
-        for name in (_PROGRAM, _GO):
-            (target.directory / name).unlink(missing_ok=True)
+        try:
+            for name in (_PROGRAM, _GO):
+                (target.directory / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise Internal(f"container {target.id}: removing {error.filename}: {error.strerror}") from error
 
         def remove_lock() -> None:  # runsc leaves it where it is killed before it has a state to save
             for lock in self._runtime.root.glob(f"{target.id}_sandbox:*.lock"):

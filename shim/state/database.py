@@ -7,11 +7,14 @@ they mean.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from shim.files import is_read_only
 from shim.state.mirror import Row
 
 FORMAT = 1
@@ -32,11 +35,15 @@ class Damaged(Exception):
 
 
 class Database:
-    """One open file. Every method is called from the store's writer thread only."""
+    """One open file. Every method is called from the store's writer thread only.
+
+    On a file system that is `read_only` what there is can be read; each write tries to open it anew.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._connection = self._open()
+        self.read_only = is_read_only(path.parent)
+        self._connection = self._open_read_only() if self.read_only else self._open()
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
@@ -45,6 +52,15 @@ class Database:
             connection.execute("PRAGMA synchronous = FULL")
             connection.executescript(_SCHEMA)
             connection.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise Damaged(f"{self.path}: {error}") from error
+        self._check_format(connection)
+        return connection
+
+    def _check_format(self, connection: sqlite3.Connection) -> None:
+        """Raises Damaged, the connection closed."""
+        try:
             found = connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
         except sqlite3.DatabaseError as error:
             connection.close()
@@ -52,7 +68,30 @@ class Database:
         if found is None or not isinstance(found[0], int) or abs(found[0] - FORMAT) > 1:
             connection.close()
             raise Damaged(f"{self.path}: format {found and found[0]} where {FORMAT} is known")
+
+    def _open_read_only(self) -> sqlite3.Connection:
+        """Only the log makes SQLite look for the files beside it, which it cannot make here."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        way = "mode=ro" if log.exists() else "immutable=1"
+        try:
+            connection = sqlite3.connect(
+                f"{self.path.as_uri()}?{way}", uri=True, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.DatabaseError as error:
+            raise Damaged(f"{self.path}: {error}") from error
+        self._check_format(connection)
         return connection
+
+    def _thaw(self) -> None:
+        """Open for writing what was opened for reading. Raises OSError, sqlite3.Error."""
+        if is_read_only(self.path.parent):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self.path))
+        self._connection.close()  # two of one process would share what the first one found
+        try:
+            self._connection = self._open()
+        except Damaged as error:
+            raise sqlite3.DatabaseError(str(error)) from error
+        self.read_only = False
 
     def read(self) -> tuple[list[Row], list[str]]:
         """All rows that are whole, and in words what is not: rows or pages."""
@@ -98,6 +137,8 @@ class Database:
 
         `deletions` are kinds, ids and sequence numbers; they are remembered until a row of that id comes.
         """
+        if self.read_only:
+            self._thaw()
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -22,6 +22,7 @@ from typing import Any
 
 from oci.errors import CrispError, Full, Internal
 from oci.workload import ContainerId, ImageId, PodId
+from shim.files import WRITABLE_AGAIN, is_read_only
 from shim.records import ContainerRecord, ImageRecord, LayerRecord, PodRecord
 from shim.state.codec import Undecodable, decode, encode, merge
 from shim.state.database import Damaged, Database, set_aside
@@ -278,7 +279,8 @@ class Store:
                 self.findings.append(f"{copy}: record copy is damaged")
                 continue
             if deletions.get((copy.kind, copy.id), -1) >= copy.seq:
-                self._mirror.remove(copy.kind, copy.id)  # came back with the power
+                if self._database is None or not self._database.read_only:  # the next start meets it again
+                    self._mirror.remove(copy.kind, copy.id)  # came back with the power
                 continue
             copies[copy.kind, copy.id] = copy.seq
             if (known := rows.get((copy.kind, copy.id))) is None or known.seq < copy.seq:
@@ -289,7 +291,7 @@ class Store:
             self._take(row)
         if damage:
             self._rebuild(damage, rows)
-        else:
+        elif self._database is not None and not self._database.read_only:
             # A copy can be damaged, or one change behind after a crash: damage to the database may come next.
             for row in rows.values():
                 if copies.get((row.kind, row.id)) != row.seq:
@@ -310,6 +312,8 @@ class Store:
             self.findings.append(f"{self._path}: {row.kind} {row.id}: {error}; it is kept but not used")
 
     def _rebuild(self, damage: list[str], rows: Mapping[tuple[str, str], Row]) -> None:
+        if is_read_only(self._path.parent):
+            raise Internal(f"state store, which must be rebuilt: {damage[0]}, {WRITABLE_AGAIN}")
         if self._database is not None:
             self._database.close()
         aside = set_aside(self._path)
@@ -324,4 +328,6 @@ def _write_error(path: Path, error: Exception) -> CrispError:
     full = getattr(error, "errno", None) == errno.ENOSPC or "full" in str(error)
     if full:
         return Full(f"state store {path}: {error}, free some space on its file system")
+    if is_read_only(path.parent):  # SQLite tells only of an I/O error, or of a database that is read-only
+        return Internal(f"state store {path}: {error}, {WRITABLE_AGAIN}")
     return Internal(f"state store {path}: {error}")

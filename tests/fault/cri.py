@@ -115,6 +115,11 @@ class Life:
             "process": json.loads(answer.info["info"])["pid"],
         }
 
+    def code(self) -> int:
+        """The container's exit code, 0 while there is none."""
+        asked = cri.ContainerStatusRequest(container_id=self.container_id)
+        return int(self.daemon.runtime().ContainerStatus(asked, timeout=CALL_LIMIT).status.exit_code)
+
 
 def pull(daemon: Daemon) -> None:
     """Bring the image of every `Life`."""

@@ -68,7 +68,7 @@ class Rig:
         """For those who close the parts themselves."""
         loaded = await asyncio.to_thread(load, self.own.config_file, required=True)
         assembly = await composition.assemble(loaded, around=self._around)
-        await recovery.recover(assembly.node)
+        await recovery.recover(assembly.node, assembly.exits.listener)
         return assembly
 
     def _around(self, node: Node) -> Node:
@@ -111,7 +111,7 @@ class Rig:
         own = self.own
         names = (str(own.directory), own.cgroup_prefix, f"/run/netns/crisp-{self.id_prefix}")
         rooms = [own.state_dir / name for name in ("pods", "containers", "cni", "images/lent", "images/l")]
-        rooms += [own.run_dir / name for name in ("ns", "exits", "attach", "execs", "logs")]
+        rooms += [own.run_dir / name for name in ("ns", "ends", "attach", "execs", "logs")]
         rooms += [own.run_dir / name for name in ("fifos", "s")]
         rooms += (own.run_dir / "shims").glob("*")
         rooms += (own.run_dir / "handlers").glob("*")  # made by the runtimes, once

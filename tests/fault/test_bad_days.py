@@ -213,7 +213,7 @@ class TestDisk:
         cri.Life(daemon=daemon, name="warm").start()
         daemon.remove_all_pods()
         base = rig.things()
-        steady = cri.Life(daemon=daemon, name="steady", script="sleep 1")
+        steady = cri.Life(daemon=daemon, name="steady", script="sleep 1; exit 3")
         steady.start()
         filler = daemon.state_dir / "filler"
         with filler.open("wb", buffering=0) as full, contextlib.suppress(OSError):
@@ -229,6 +229,7 @@ class TestDisk:
         until(lambda: not end.exists())
         filler.unlink()
         until(lambda: steady.seen()["container state"] == "CONTAINER_EXITED")
+        assert steady.code() == 3  # a full disk keeps the code out of the first file that conmon writes there
         late.ask("RunPodSandbox")
         refused.ask("CreateContainer")
         daemon.remove_all_pods()

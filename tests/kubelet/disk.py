@@ -43,3 +43,12 @@ def free(point: Path) -> int:
     """Bytes that are free there."""
     found = os.statvfs(point)
     return found.f_bavail * found.f_frsize
+
+
+def read_only(point: Path) -> None:
+    """Let nobody write there; refused while a file is open for writing, as crispd's are."""
+    subprocess.run(["mount", "-o", "remount,ro", point], check=True)
+
+
+def writable(point: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,rw", point], check=True)

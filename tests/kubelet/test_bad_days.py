@@ -1,11 +1,13 @@
 """What happens to a node beside kubelet harms no pod more than it must: a monitor that is killed, a cgroup
-that somebody removes, a runtime that is replaced, a pod that is over its memory, a disk that is full.
+that somebody removes, a runtime that is replaced, a pod that is over its memory, a disk that is full or
+cannot be written, CNI plugins that are away.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
@@ -19,7 +21,7 @@ from tests import leaks
 from tests.daemon import Daemon, running
 from tests.images.registry import Registry
 from tests.kubelet import kubelet
-from tests.kubelet.disk import fill, mounted
+from tests.kubelet.disk import fill, mounted, read_only, writable
 from tests.kubelet.inside import cgroups_of, monitor_of, pid_of
 from tests.kubelet.kubelet import Kubelet
 from tests.kubelet.manifests import IDLE, pod, sh
@@ -163,6 +165,117 @@ def test_a_full_disk_keeps_new_pods_waiting_and_harms_none_that_run(
         own.until_ready("older", "newer")
         main = own.container("older", "main")
         assert (main["containerID"], main["restartCount"]) == (before, 0)
+
+
+def test_a_state_that_cannot_be_written_keeps_new_pods_waiting_and_loses_no_end(
+    prepared_machine: None, image_registry: Registry, tmp_path: Path
+) -> None:
+    """crispd is away when it happens: a file system with a file open for writing cannot be made read-only."""
+    told = sh("main", "trap 'exit 3' TERM; while :; do sleep 0.2; done")
+    with (
+        mounted(tmp_path, 256 << 20) as disk,
+        running(image_registry, environment={}, overrides={"": {"state_dir": str(disk / "state")}}) as daemon,
+        kubelet.running(daemon.endpoint, systemd=daemon.systemd_cgroups()) as own,
+        contextlib.ExitStack() as cure,
+    ):
+        own.apply(pod("older", sh("main", IDLE)))
+        own.apply(pod("leaves", sh("main", IDLE)))
+        for name in ("unseen", "seen"):  # by the daemon, while it happens
+            own.apply(pod(name, told, restartPolicy="Never"))
+        own.until_ready("older", "leaves", "unseen", "seen")
+        containers = {name: own.container(name, "main")["containerID"] for name in own.pods()}
+        pids = {name: pid_of(daemon, id_) for name, id_ in containers.items()}
+        daemon.kill()
+        read_only(disk)
+        cure.callback(writable, disk)
+        os.kill(pids["unseen"], signal.SIGTERM)
+        daemon.start()
+        own.until(lambda: answers(own), "kubelet speaks with the daemon")
+        own.apply(pod("newer", sh("main", IDLE)))
+        own.until(lambda: "make its file system writable again" in own.log, "kubelet is told why")
+        os.kill(pids["seen"], signal.SIGTERM)
+        own.until(lambda: code(own, "unseen") == code(own, "seen") == 3, "the ends are seen")
+        own.withdraw("leaves")
+        own.until(lambda: not Path(f"/proc/{pids['leaves']}").exists(), "a pod is ended all the same")
+        daemon.kill()
+        daemon.start()
+        own.until(lambda: answers(own), "kubelet speaks with the daemon again")
+        cure.close()
+        own.until_ready("older", "newer")
+        own.until(lambda: not own.runs("leaves"), "the pod is gone")
+        daemon.restart()
+        own.until(lambda: answers(own), "kubelet speaks with the daemon once more")
+        main = own.container("older", "main")
+        assert (main["containerID"], main["restartCount"]) == (containers["older"], 0)
+        assert [own.status(name)["phase"] for name in ("unseen", "seen")] == ["Failed"] * 2
+        assert [code(own, name) for name in ("unseen", "seen")] == [3, 3]
+
+
+def code(own: Kubelet, name: str) -> int | None:
+    """The exit code of a pod's only container; None while it runs."""
+    found: int | None = own.container(name, "main").get("state", {}).get("terminated", {}).get("exitCode")
+    return found
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Path:
+    """A directory of CNI plugins of the test's own that it may take away."""
+    shutil.copytree("/usr/lib/cni", tmp_path / "cni")
+    return tmp_path / "cni"
+
+
+def test_without_cni_plugins_pods_live_and_what_is_owed_is_paid_when_they_are_back(
+    prepared_machine: None, image_registry: Registry, plugins: Path, tmp_path: Path
+) -> None:
+    overrides = {"network": {"builtin": False, "bin_dirs": [str(plugins)]}}
+    with running(image_registry, environment={}, overrides=overrides) as daemon:
+        leases = configure(daemon, tmp_path)
+        with kubelet.running(daemon.endpoint, systemd=daemon.systemd_cgroups()) as own:
+            own.apply(pod("older", sh("main", IDLE)))
+            own.apply(pod("leaves", sh("main", IDLE)))
+            own.until_ready("older", "leaves")
+            before = own.container("older", "main")["containerID"]
+            address, owed = (own.status(name)["podIP"] for name in ("older", "leaves"))
+            assert held(leases) == {address, owed}
+            gone = pid_of(daemon, own.container("leaves", "main")["containerID"])
+            away = plugins.rename(tmp_path / "away")
+            own.apply(pod("newer", sh("main", IDLE)))
+            own.until(lambda: f"plugin bridge is in none of {plugins}" in own.log, "kubelet is told why")
+            own.withdraw("leaves")
+            own.until(lambda: not Path(f"/proc/{gone}").exists(), "a pod is ended all the same")
+            own.until(lambda: not own.runs("leaves"), "nothing calls it ready")
+            daemon.kill()
+            daemon.start()
+            own.until(lambda: answers(own), "commands run in the other")
+            assert address in own.run("older", "main", "ip", "-4", "addr", "show", "dev", "eth0")
+            assert held(leases) == {address, owed}
+            away.rename(plugins)
+            own.until_ready("older", "newer")
+            main = own.container("older", "main")
+            assert (main["containerID"], main["restartCount"]) == (before, 0)
+            newer = own.status("newer")["podIP"]
+            own.until(lambda: held(leases) == {address, newer}, "the DEL that was owed is paid")
+            for name in ("older", "newer"):
+                own.withdraw(name)
+            own.until(lambda: held(leases) == set(), "no address is held")
+
+
+def configure(daemon: Daemon, directory: Path) -> Path:
+    """Write a configuration of the plugin bridge as a cluster's network does; where its leases lie."""
+    ipam = {
+        "type": "host-local",
+        "dataDir": str(directory / "leases"),
+        "ranges": [[{"subnet": daemon.subnet}]],
+    }
+    bridge = {"type": "bridge", "bridge": daemon.bridge, "isGateway": True, "ipam": ipam}
+    document = {"cniVersion": "1.0.0", "name": daemon.bridge, "plugins": [bridge]}
+    (daemon.directory / "net.d/10-pods.conflist").write_text(json.dumps(document))
+    return directory / "leases" / daemon.bridge
+
+
+def held(leases: Path) -> set[str]:
+    """The addresses that host-local holds for pods; beside them lie its lock and the last one given."""
+    return {path.name for path in leases.iterdir() if path.name[0].isdigit()}
 
 
 def answers(own: Kubelet) -> bool:

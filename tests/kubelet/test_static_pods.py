@@ -5,7 +5,10 @@ pods.
 from __future__ import annotations
 
 import re
+import subprocess
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.kubelet.kubelet import NODE, Kubelet
@@ -190,3 +193,58 @@ def test_a_volume_is_seen_as_asked(node: Kubelet, tmp_path: Path) -> None:
     assert found["/below"][3].split(",")[0] == "ro"
     assert found["/memory"][2] == "tmpfs"
     assert "size=1024k" in found["/memory"][3]
+
+
+@contextmanager
+def in_memory(point: Path) -> Iterator[None]:
+    """A file system that holds a file `here` is mounted there within the block."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "propagated", point], check=True)
+    try:
+        (point / "here").write_text("")
+        yield
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_mounts_made_later_go_where_a_volume_s_propagation_lets_them(node: Kubelet, tmp_path: Path) -> None:
+    for name in ("before", "ours", "theirs", "sub/ours"):
+        (tmp_path / name).mkdir(parents=True)
+
+    def seeing(name: str, propagation: str, **more: object) -> dict[str, object]:
+        whole = {"name": "host", "mountPath": "/v", "mountPropagation": propagation}
+        return sh(name, IDLE, volumeMounts=[whole, {**whole, "mountPath": "/s", "subPath": "sub"}], **more)
+
+    def seen(name: str) -> set[str]:
+        found = node.run("spread", name, "find", "/v", "/s", "-name", "here").split()
+        return {path.removesuffix("/here") for path in found}
+
+    with in_memory(tmp_path / "before"):
+        node.apply(
+            pod(
+                "spread",
+                seeing("none", "None"),
+                seeing("inwards", "HostToContainer"),
+                seeing("both", "Bidirectional", securityContext={"privileged": True}),
+                volumes=[{"name": "host", "hostPath": {"path": str(tmp_path)}}],
+            )
+        )
+        node.until_ready("spread")
+        with in_memory(tmp_path / "ours"), in_memory(tmp_path / "sub/ours"):
+            later = {"/v/ours", "/v/sub/ours", "/s/ours"}
+            assert [seen(name) - {"/v/before"} for name in ("none", "inwards", "both")] == [
+                set(), later, later,
+            ]  # fmt: skip
+            assert all("/v/before" in seen(name) for name in ("none", "inwards", "both"))
+        assert [seen(name) for name in ("inwards", "both")] == [{"/v/before"}] * 2
+        node.run("spread", "both", "mount", "-t", "tmpfs", "propagated", "/v/theirs")
+        try:
+            assert (tmp_path / "theirs").is_mount()
+            (tmp_path / "theirs/here").write_text("")
+            assert [seen(name) for name in ("none", "inwards", "both")] == [
+                {"/v/before"}, {"/v/before", "/v/theirs"}, {"/v/before", "/v/theirs"},
+            ]  # fmt: skip
+        finally:
+            subprocess.run(["umount", tmp_path / "theirs"], check=True)
+        node.withdraw("spread")
+        node.until(lambda: not node.runs("spread"), "the pod is gone")
+        assert (tmp_path / "before/here").exists()

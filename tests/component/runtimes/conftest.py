@@ -39,7 +39,7 @@ def leak_scope(tmp_path: Path, doubles: Path) -> Scope:
 
 
 EXPECTED = (
-    "path */run/exits", "path */run/attach", "path */run/execs", "path */run/logs",
+    "path */run/ends", "path */run/attach", "path */run/execs", "path */run/logs",
     "path */run/logger", "path */run/logger/*", "path */run/shims", "path */run/shims/*", "path */run/fifos",
     "path */run/s", "path */root/crisp", "path */root/guest",
     f"path */{STATE}", f"path */{STATE}/root", f"path */{STATE}/root/*",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -29,7 +30,7 @@ def test_an_end_without_a_daemon_is_found_with_its_code_and_time(play: Play) -> 
         assert target.monitor is not None
         process.signal(target.process, signal.SIGTERM)
         assert await process.wait_gone(target.monitor, 10)
-        file = rig.base / "run/exits" / target.id
+        file = rig.base / "run/ends" / target.id / "exit"
         async with rig.driver() as driver:
             ended = Exit(code=42, finished_at=file.stat().st_ctime_ns)
             assert await driver.adopt(target) == Observed(status=Status.STOPPED, exit=ended)
@@ -44,7 +45,7 @@ def test_after_a_reboot_the_exit_code_is_still_there(play: Play) -> None:
         async with rig.driver() as driver:
             target = await rig.run(driver, "sh", "-c", "exit 5")
             ended = await rig.ended(target)
-        (rig.base / "run/exits" / target.id).unlink()  # the run directory is empty after a reboot
+        shutil.rmtree(rig.base / "run/ends")  # the run directory is empty after a reboot
         async with rig.driver() as driver:
             observed = await driver.adopt(target)
             assert observed.status is Status.STOPPED

@@ -6,9 +6,10 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from shim.records import ContainerRecord, ContainerState, ImageRecord, LayerReco
 from shim.state.database import Database
 from shim.state.mirror import Mirror, Row
 from shim.state.store import Change, Record, Store
+from tests.kubelet.disk import mounted, read_only, writable
 
 
 def pod(number: int, *, state: PodState = PodState.READY) -> PodRecord:
@@ -525,3 +527,72 @@ def test_state_is_for_root_only(tmp_path: Path) -> None:
     asyncio.run(fill(tmp_path))
     assert (tmp_path / "pods").stat().st_mode & 0o077 == 0
     assert (tmp_path / "pods" / pod(1).id / "record.json").stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path, 32 << 20) as point:
+        yield point
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "killed"])
+def test_on_a_read_only_disk_everything_is_read_and_written_again_once_that_is_possible(
+    disk: Path, closed: bool
+) -> None:
+    async def fill() -> None:
+        store = await Store.open(disk / "state")
+        await store.put(pod(1), container(1), image())
+        await store.close()
+        if not closed:  # the log and its index are there, as after a kill
+            connection = sqlite3.connect(disk / "state/state.db")
+            connection.execute("UPDATE meta SET value = value")
+            connection.commit()
+            for name in ("state.db-wal", "state.db-shm"):
+                shutil.copy(disk / "state" / name, disk / name)
+            connection.close()
+            for name in ("state.db-wal", "state.db-shm"):
+                shutil.move(disk / name, disk / "state" / name)
+
+    async def story() -> None:
+        store = await Store.open(disk / "state")
+        assert (dict(store.pods), list(store.images)) == ({pod(1).id: pod(1)}, [image().id])
+        assert store.findings == []
+        with pytest.raises(Internal, match=r"state\.db.*Read-only file system.*writable again"):
+            await store.put(pod(2))
+        with pytest.raises(Internal, match="writable again"):
+            await store.delete(pod(1))
+        assert list(store.pods) == [pod(1).id]
+        writable(disk)
+        await store.put(pod(2))
+        await store.delete(pod(1))
+        await store.close()
+
+    (disk / "state").mkdir()
+    asyncio.run(fill())
+    read_only(disk)
+    asyncio.run(story())
+    assert reopened(disk / "state") == [pod(2).id]
+
+
+def reopened(state_dir: Path) -> list[PodId]:
+    async def look() -> list[PodId]:
+        store = await Store.open(state_dir)
+        found = list(store.pods)
+        await store.close()
+        return found
+
+    return asyncio.run(look())
+
+
+@pytest.mark.parametrize("content", [None, b"SQLite format 3\0 it is not"], ids=["missing", "damaged"])
+def test_a_database_that_must_be_rebuilt_is_left_as_it_is_on_a_read_only_disk(
+    disk: Path, content: bytes | None
+) -> None:
+    state_dir = disk / "state"
+    state_dir.mkdir()
+    if content is not None:
+        (state_dir / "state.db").write_bytes(content)
+    read_only(disk)
+    with pytest.raises(Internal, match=r"must be rebuilt: .*state\.db.*writable again"):
+        asyncio.run(Store.open(state_dir))
+    assert [path.read_bytes() for path in state_dir.iterdir()] == ([] if content is None else [content])

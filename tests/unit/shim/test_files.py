@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from oci.errors import CrispError, Full, Internal
-from shim.files import make_private_directory, remove_tree, write_atomic, writing
+from shim.files import is_read_only, make_private_directory, remove_tree, write_atomic, writing
 
 
 def names(directory: Path) -> list[str]:
@@ -123,6 +124,7 @@ def test_a_file_in_place_of_a_tree_is_removed(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, Full, "pod files: /a/b: No space left on device (ENOSPC), free some space"),
         (errno.EDQUOT, Full, "pod files: /a/b: Disk quota exceeded (EDQUOT), free some space"),
+        (errno.EROFS, Internal, "pod files: /a/b: Read-only file system (EROFS), make its file system writ"),
         (errno.EIO, Internal, "pod files: /a/b: Input/output error (EIO)"),
     ],
 )
@@ -130,3 +132,16 @@ def test_a_failed_write_is_told_by_its_kind(number: int, kind: type[CrispError],
     with pytest.raises(kind) as failure, writing("pod files", Path("/a/b")):
         raise OSError(number, os.strerror(number))
     assert failure.value.message.startswith(words)
+
+
+@pytest.mark.parametrize(("number", "told"), [(errno.EROFS, True), (errno.ENOSPC, False), (None, False)])
+def test_only_a_refused_write_makes_a_directory_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None, told: bool
+) -> None:
+    def refuse(*_args: object, **_more: object) -> None:
+        raise OSError(number, os.strerror(number or 0))
+
+    if number is not None:
+        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert is_read_only(tmp_path) is told
+    assert names(tmp_path) == []

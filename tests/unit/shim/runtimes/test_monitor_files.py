@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from oci.errors import Absent, BadInput, Internal, WrongState
 from oci.workload import ContainerId, PodId
 from shim import process
 from shim.cgroups import Cgroups, Hierarchies
+from shim.kernel import pidfd
 from shim.runtimes.conmon import (
     MonitorFiles,
     Monitors,
@@ -34,18 +36,19 @@ ID = ContainerId("cd" * 32)
 @pytest.fixture
 def files(tmp_path: Path) -> MonitorFiles:
     (tmp_path / "bundle").mkdir()
-    for name in ("exits", "attach"):
+    for name in ("ends", "attach"):
         (tmp_path / "run" / name).mkdir(parents=True)
     return MonitorFiles(bundle=tmp_path / "bundle", run_dir=tmp_path / "run", id=ID)
 
 
 def _litter(files: MonitorFiles) -> None:
-    files.persist.mkdir(exist_ok=True)
-    bundle, persist = files.bundle, files.persist
+    bundle, end, persist = files.bundle, files.end, files.persist
+    for directory in (end, persist):
+        directory.mkdir(exist_ok=True)
     for path in (
         *(files.exit_file, files.container_pid, files.monitor_pid, files.control),
-        *(bundle / "attach", bundle / "oom", persist / "exit", persist / "oom"),
-        *(bundle / ".pidfile", bundle / "conmon-pidfile.A1B2C3", files.exits / f"{ID}.A1B2C3"),
+        *(bundle / "attach", bundle / "oom", persist / ID, end / "oom", persist / f"{ID}.A1B2C3"),
+        *(bundle / ".pidfile", bundle / "conmon-pidfile.A1B2C3", end / "exit.A1B2C3"),
     ):
         path.write_text("9")
     files.link.symlink_to(files.bundle)
@@ -55,7 +58,7 @@ def test_stale_answers_are_gone_before_a_monitor_starts(files: MonitorFiles) -> 
     _litter(files)
     prepare(files, None)
     assert sorted(str(p.relative_to(files.bundle.parent)) for p in files.bundle.parent.rglob("*")) == [
-        "bundle", "bundle/exit", "run", "run/attach", "run/exits"
+        "bundle", "bundle/exit", "run", "run/attach", "run/ends", f"run/ends/{ID}"
     ]  # fmt: skip
 
 
@@ -65,7 +68,7 @@ def test_leftovers_are_removed_twice_and_without_a_bundle(files: MonitorFiles) -
     remove_leftovers(files)
     files.bundle.rmdir()
     remove_leftovers(files)
-    assert sorted(p.name for p in files.run_dir.rglob("*")) == ["attach", "exits"]
+    assert sorted(p.name for p in files.run_dir.rglob("*")) == ["attach", "ends"]
 
 
 def test_a_run_directory_too_deep_for_a_socket_is_refused(files: MonitorFiles, tmp_path: Path) -> None:
@@ -97,9 +100,10 @@ def test_a_log_path_that_is_a_link_a_pipe_or_below_a_file_is_refused(tmp_path: P
 
 def test_the_exit_file_is_read_from_either_place(files: MonitorFiles) -> None:
     assert read_exit(files) is None
-    files.persist.mkdir()
-    (files.persist / "exit").write_text("3")
-    assert read_exit(files) == (3, (files.persist / "exit").stat().st_ctime_ns)
+    for directory in (files.end, files.persist):
+        directory.mkdir()
+    (files.persist / ID).write_text("3")
+    assert read_exit(files) == (3, (files.persist / ID).stat().st_ctime_ns)
     files.exit_file.write_text("137")
     assert read_exit(files) == (137, files.exit_file.stat().st_ctime_ns)
     files.exit_file.write_text("-1")
@@ -152,6 +156,7 @@ def test_an_end_is_kept_when_the_files_alone_would_tell_the_same_of_it(
     if noted:
         (files.bundle / "oom").write_text("")
     if written:
+        files.end.mkdir()
         files.exit_file.write_text("3")
 
     async def main() -> Exit:
@@ -171,12 +176,17 @@ def test_an_end_is_kept_when_the_files_alone_would_tell_the_same_of_it(
 
 
 @pytest.mark.parametrize(
-    ("code", "kills", "told"),
+    ("code", "kills", "explained"),
     [(137, 1, True), (137, 0, False), (1, 1, False)],
     ids=["oom", "killed", "failed"],
 )
 def test_a_kill_that_scope_and_conmon_took_along_is_told_by_the_pods_group_and_once(
-    files: MonitorFiles, tmp_path: Path, code: int, kills: int, told: bool
+    files: MonitorFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    kills: int,
+    explained: bool,
 ) -> None:
     """systemd has removed the scope of the first container before anybody looked; the second one runs on."""
     pod = tmp_path / "cgroup/pod.slice"
@@ -185,6 +195,14 @@ def test_a_kill_that_scope_and_conmon_took_along_is_told_by_the_pods_group_and_o
             group.mkdir(parents=True, exist_ok=True)
             (group / name).write_text("" if name == "cgroup.procs" else "oom_kill 0\n")
     ends: dict[str, Exit] = {}
+    dies: dict[str, Callable[[], None]] = {}
+    told: list[Callable[[], None]] = []
+
+    def on_exit(_descriptor: int, listener: Callable[[], None]) -> Callable[[], None]:
+        told.append(listener)
+        return lambda: None
+
+    monkeypatch.setattr(pidfd, "on_exit", on_exit)
 
     def target(id_: str) -> Target:
         return Target(
@@ -194,8 +212,9 @@ def test_a_kill_that_scope_and_conmon_took_along_is_told_by_the_pods_group_and_o
 
     async def end(watch: ExitWatch, id_: str, code: int) -> None:
         shutil.rmtree(pod / f"crisp-{id_}.scope")
-        (files.run_dir / "exits" / id_).write_text(str(code))
-        watch.arrived(id_)
+        (files.run_dir / "ends" / id_).mkdir()
+        (files.run_dir / "ends" / id_ / "exit").write_text(str(code))
+        dies[id_]()
         async with asyncio.timeout(10):
             await watch.ended(ContainerId(id_), timeout=10)
             while len(asyncio.all_tasks()) > 1:
@@ -210,13 +229,14 @@ def test_a_kill_that_scope_and_conmon_took_along_is_told_by_the_pods_group_and_o
             )
             for id_ in ("a", "b"):
                 watch.watch(target(id_), process.reference(os.getpid()), None)
+                dies[id_] = told.pop()
             (pod / "memory.events").write_text(f"oom_kill {kills}\n")
             await end(watch, "a", code)
             await end(watch, "b", 137)
             await watch.close()
 
     asyncio.run(main())
-    assert (ends["a"].code, ends["a"].oom_killed, ends["a"].kept) == (code, told, not told)
+    assert (ends["a"].code, ends["a"].oom_killed, ends["a"].kept) == (code, explained, not explained)
     assert (ends["b"].code, ends["b"].oom_killed) == (137, False)
 
 
