@@ -1,4 +1,4 @@
-"""What kubelet does over a long time: rotated logs, probes that hang, events instead of looking again, images
+"""What kubelet does over a long time: rotated logs, probes that hang, events beside its looks, images
 that are collected.
 """
 
@@ -111,7 +111,7 @@ def test_probes_that_never_answer_leave_no_process_behind(
             assert own.container(name, "main")["ready"] is False
 
 
-def test_with_events_instead_of_looking_again_an_end_is_seen_at_once(own_daemon: Daemon) -> None:
+def test_with_its_gate_kubelet_takes_events_too(own_daemon: Daemon) -> None:
     gates = {"featureGates": {"EventedPLEG": True}}
     with kubelet.running(own_daemon.endpoint, systemd=own_daemon.systemd_cgroups(), settings=gates) as own:
         ends = sh("main", "sleep 1; exit 7")
