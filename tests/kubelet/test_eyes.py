@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,13 @@ def measured(prepared_machine: None, image_registry: Registry) -> Iterator[Kubel
         kubelet.running(daemon.endpoint, systemd=daemon.systemd_cgroups(), settings=gates) as own,
     ):
         yield own
+
+
+@pytest.fixture
+def on_a_disk() -> Iterator[Path]:
+    """A directory on a disk that has a name: /tmp may be in memory, and cAdvisor names no loop device."""
+    with tempfile.TemporaryDirectory(prefix="crisp-eyes.", dir="/var/tmp") as name:
+        yield Path(name)
 
 
 @pytest.fixture
@@ -122,17 +130,25 @@ def test_with_usage_from_cri_alone_the_summary_has_it_all(measured: Kubelet) -> 
     assert of_container.labels["namespace"] == "default"
 
 
+@pytest.mark.usefixtures("image_registry")  # made before the test looks at what there is
 @pytest.mark.parametrize("source", ["watched", "measured"])
-def test_no_panel_of_the_usual_dashboards_is_empty(source: str, request: pytest.FixtureRequest) -> None:
+def test_no_panel_of_the_usual_dashboards_is_empty(
+    source: str, on_a_disk: Path, request: pytest.FixtureRequest
+) -> None:
     own: Kubelet = request.getfixturevalue(source)
-    limits = {"limits": {"cpu": "500m", "memory": "64Mi"}}
     work = """
         while :; do
-            dd if=/dev/zero of=/file bs=65536 count=4 conv=fsync 2>/dev/null
+            dd if=/dev/zero of=/disk/$0 bs=65536 count=4 conv=fsync 2>/dev/null
             head -c 1000000 /dev/zero | md5sum >/dev/null; sleep 0.1
         done
     """
-    own.apply(pod("works", *(sh(name, work, resources=limits) for name in ("main", "side"))))
+    limits = {"limits": {"cpu": "500m", "memory": "64Mi"}}
+    mounts = [{"name": "disk", "mountPath": "/disk"}]
+    works = [
+        {**sh(name, work, args=[name], resources=limits), "volumeMounts": mounts} for name in ("main", "side")
+    ]
+    disk = {"name": "disk", "hostPath": {"path": str(on_a_disk)}}
+    own.apply(pod("works", *works, volumes=[disk]))
     own.until_ready("works")
 
     panels = {**dashboards.OF_CONTAINERS, **(dashboards.OF_DISKS if counts_io() else {})}
