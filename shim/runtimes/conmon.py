@@ -103,6 +103,8 @@ class MonitorFiles:
             *self.bundle.glob(f"{self.monitor_pid.name}.*"),
             *self.end.glob("exit.*"),
             *self.persist.glob(f"{self.id}.*"),
+            *self.persist.glob("exit.*"),  # this and the next one: of those before, as in `earlier`
+            *(self.run_dir / "exits").glob(f"{self.id}.*"),
         ]
 
 
@@ -264,7 +266,8 @@ def remove_leftovers(files: MonitorFiles) -> None:
 
 def _told(files: MonitorFiles) -> tuple[Path, ...]:
     """What a monitor says of the end."""
-    return files.exit_file, files.end / "oom", files.persistent_exit_file, *files.earlier
+    notes = files.end / "oom", files.persist / "oom"  # the second of an earlier one
+    return files.exit_file, files.persistent_exit_file, *files.earlier, *notes
 
 
 def monitor_of(files: MonitorFiles) -> ProcessRef | None:

@@ -27,7 +27,7 @@ from shim.runtimes.conmon import (
     send_control,
 )
 from shim.runtimes.driver import Exit, Target
-from shim.runtimes.exits import ExitWatch, read_exit, was_oom_killed
+from shim.runtimes.exits import ExitWatch, oom_noted, read_exit, was_oom_killed
 from shim.runtimes.logfile import identity, reopen
 
 ID = ContainerId("cd" * 32)
@@ -69,6 +69,22 @@ def test_leftovers_are_removed_twice_and_without_a_bundle(files: MonitorFiles) -
     files.bundle.rmdir()
     remove_leftovers(files)
     assert sorted(p.name for p in files.run_dir.rglob("*")) == ["attach", "ends"]
+
+
+def test_what_a_monitor_of_the_earlier_order_says_is_read_and_removed(files: MonitorFiles) -> None:
+    """Its container was started before an upgrade, and is killed for want of memory after it."""
+    exits = files.run_dir / "exits"
+    for directory in (exits, files.persist):
+        directory.mkdir()
+    (files.persist / "exit").write_text("137")
+    assert read_exit(files) == (137, (files.persist / "exit").stat().st_ctime_ns)
+    (exits / ID).write_text("137")
+    for path in (files.persist / "oom", files.persist / "exit.A1B2C3", exits / f"{ID}.A1B2C3"):
+        path.write_text("")
+    assert read_exit(files) == (137, (exits / ID).stat().st_ctime_ns)
+    assert oom_noted(files)
+    remove_leftovers(files)
+    assert (list(files.bundle.iterdir()), list(exits.iterdir())) == ([], [])
 
 
 def test_a_run_directory_too_deep_for_a_socket_is_refused(files: MonitorFiles, tmp_path: Path) -> None:
