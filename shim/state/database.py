@@ -70,13 +70,18 @@ class Database:
             raise Damaged(f"{self.path}: format {found and found[0]} where {FORMAT} is known")
 
     def _open_read_only(self) -> sqlite3.Connection:
-        """Only the log makes SQLite look for the files beside it, which it cannot make here."""
+        """A log is read without the index beside it, which may be missing and cannot be made here.
+
+        SQLite keeps one in memory where nobody else can have the file open (wal.html, section 6): the state
+        directory is locked. The lock of the file itself would need a descriptor for writing.
+        """
         log = self.path.with_name(f"{self.path.name}-wal")
-        way = "mode=ro" if log.exists() else "immutable=1"
+        way = "mode=ro&vfs=unix-none" if log.exists() else "immutable=1"
         try:
             connection = sqlite3.connect(
                 f"{self.path.as_uri()}?{way}", uri=True, isolation_level=None, check_same_thread=False
             )
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         except sqlite3.DatabaseError as error:
             raise Damaged(f"{self.path}: {error}") from error
         self._check_format(connection)
