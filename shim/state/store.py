@@ -325,9 +325,9 @@ class Store:
 
 
 def _write_error(path: Path, error: Exception) -> CrispError:
+    if is_read_only(path.parent):  # SQLite tells only of an I/O error, or of a database that is read-only
+        return Internal(f"state store {path}: {error}, {WRITABLE_AGAIN}")
     full = getattr(error, "errno", None) == errno.ENOSPC or "full" in str(error)
     if full:
         return Full(f"state store {path}: {error}, free some space on its file system")
-    if is_read_only(path.parent):  # SQLite tells only of an I/O error, or of a database that is read-only
-        return Internal(f"state store {path}: {error}, {WRITABLE_AGAIN}")
     return Internal(f"state store {path}: {error}")

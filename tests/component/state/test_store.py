@@ -586,6 +586,21 @@ def reopened(state_dir: Path) -> list[PodId]:
     return asyncio.run(look())
 
 
+def test_a_read_only_disk_is_told_as_such_whatever_its_name(disk: Path) -> None:
+    async def story() -> None:
+        store = await Store.open(disk / "full")
+        await store.put(pod(1))
+        await store.close()
+        read_only(disk)
+        store = await Store.open(disk / "full")
+        with pytest.raises(Internal, match="writable again"):
+            await store.put(pod(2))
+        await store.close()
+
+    (disk / "full").mkdir()
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("content", [None, b"SQLite format 3\0 it is not"], ids=["missing", "damaged"])
 def test_a_database_that_must_be_rebuilt_is_left_as_it_is_on_a_read_only_disk(
     disk: Path, content: bytes | None
