@@ -221,8 +221,6 @@ async def _end_container(
             )
         )
         return
-    if record.state is ContainerState.STARTING and record.started_at == 0:
-        record = replace(record, started_at=record.created_at)
     exit_ = exit_ or Exit(code=None, finished_at=node.now())
     try:
         await record_exit(node, record, exit_)

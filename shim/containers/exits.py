@@ -149,6 +149,9 @@ async def record_exit(node: Node, record: ContainerRecord, exit_: Exit) -> Conta
 
 
 def _ended(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
+    if record.state is ContainerState.STARTING and record.started_at == 0:
+        # It ran, and a life of the daemon that is over would have said since when.
+        record = replace(record, started_at=record.created_at)
     state = next_container_state(record.state, ContainerEvent.EXIT, name=f"container {record.id}")
     return replace(exited(record, exit_), state=state)
 

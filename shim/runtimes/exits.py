@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 DRAIN: Final = 5.0
 """Seconds that conmon has to bring the last output into the log after everything in the container is dead."""
 
+_LOOK_AGAIN = 1.0  # seconds until a monitor that could not be watched is tried again
+
 
 def read_exit(files: MonitorFiles) -> tuple[int | None, int] | None:
     """Code and end (nanoseconds) from conmon's exit file, None when there is none. Blocking.
@@ -235,7 +237,7 @@ class ExitWatch:
 
     async def _wait_for(self, target: Target, monitor: ProcessRef | None) -> None:
         """Until conmon has written all that it will write: it may be between its two files."""
-        if monitor is None or await process.wait_gone(monitor, self._drain):
+        if monitor is None or await self._gone(monitor):
             return
         log.warning(
             "conmon does not end though its container has",
@@ -244,8 +246,17 @@ class ExitWatch:
         await self._kill_survivors(target)
         try:
             await self._monitors.end(monitor)
-        except CrispError as error:
+        except (CrispError, OSError) as error:
             log.error("conmon cannot be ended", extra={"container": target.id, "error": str(error)})
+
+    async def _gone(self, monitor: ProcessRef) -> bool:
+        """Whether it ends within the drain time, which begins once there is a descriptor to watch it by."""
+        while True:
+            try:
+                return await process.wait_gone(monitor, self._drain)
+            except OSError as error:
+                log.error("conmon cannot be watched", extra={"conmon": monitor.pid, "reason": str(error)})
+                await asyncio.sleep(_LOOK_AGAIN)
 
     async def _kill_survivors(self, target: Target) -> None:
         if not target.cgroup:

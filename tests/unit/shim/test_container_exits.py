@@ -124,6 +124,18 @@ def test_who_waits_for_an_end_is_told_when_it_is_saved_and_the_runtime_lets_go_a
     play(story)
 
 
+def test_one_that_was_starting_when_the_daemon_went_is_told_as_started_when_it_was_made() -> None:
+    async def story(scene: Scene) -> None:
+        scene.store.containers[ID] = replace(RUNNING, state=ContainerState.STARTING, started_at=0)
+        scene.store.disk.set()
+        scene.exits.listener(ID, KEPT)
+        await turns()
+        await scene.exits.close()
+        assert scene.store.saved[0] == replace(ENDED, started_at=RUNNING.created_at)
+
+    play(story)
+
+
 def test_an_end_that_cannot_be_saved_stays_seen_is_owed_and_saved_later() -> None:
     async def story(scene: Scene) -> None:
         scene.store.full = True

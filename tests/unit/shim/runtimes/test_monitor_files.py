@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import stat
@@ -17,6 +18,7 @@ from oci.workload import ContainerId, PodId
 from shim import process
 from shim.cgroups import Cgroups, Hierarchies
 from shim.kernel import pidfd
+from shim.runtimes import exits
 from shim.runtimes.conmon import (
     MonitorFiles,
     Monitors,
@@ -189,6 +191,41 @@ def test_an_end_is_kept_when_the_files_alone_would_tell_the_same_of_it(
 
     ended = asyncio.run(main())
     assert (ended.code, ended.kept) == (3 if written else None, kept)
+
+
+def test_the_end_is_told_though_there_was_no_descriptor_to_watch_conmon_by(
+    files: MonitorFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[bool | OSError] = [OSError(errno.EMFILE, "Too many open files"), True]
+
+    async def wait_gone(_ref: object, _timeout: float) -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        files.end.mkdir()
+        files.exit_file.write_text("3")
+        return answer
+
+    monkeypatch.setattr(process, "wait_gone", wait_gone)
+    monkeypatch.setattr(exits, "_LOOK_AGAIN", 0.0)
+    target = Target(
+        id=ID, pod_id=PodId("p"), directory=files.bundle, log_path=None, tty=False, stdin=False,
+        stdin_once=False, cgroup="",
+    )  # fmt: skip
+
+    async def main() -> Exit:
+        with ThreadPoolExecutor(1) as io:
+            cgroups = Cgroups(Hierarchies(v2=tmp_path / "cgroup"), io=io)
+            watch = ExitWatch(
+                run_dir=files.run_dir,
+                cgroups=cgroups,
+                monitors=Monitors(cgroups=cgroups, cgroup="/monitors", io=io),
+                listener=lambda _id, _exit: None,
+                io=io,
+            )
+            return await watch.conclude(target, process.reference(os.getpid()))
+
+    assert asyncio.run(main()).code == 3
 
 
 @pytest.mark.parametrize(
