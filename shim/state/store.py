@@ -273,13 +273,14 @@ class Store:
         # What comes must be younger than what was forgotten, or it would be taken for that.
         self._seq = max(deletions.values(), default=0)
         self._forgetting = Forgetting(self._path.parent, len(deletions))
+        read_only = self._database is not None and self._database.read_only
         copies: dict[tuple[str, str], int] = {}
         for copy in self._mirror.rows():
             if isinstance(copy, Path):
                 self.findings.append(f"{copy}: record copy is damaged")
                 continue
             if deletions.get((copy.kind, copy.id), -1) >= copy.seq:
-                if self._database is None or not self._database.read_only:  # the next start meets it again
+                if not read_only:
                     self._mirror.remove(copy.kind, copy.id)  # came back with the power
                 continue
             copies[copy.kind, copy.id] = copy.seq
@@ -291,7 +292,7 @@ class Store:
             self._take(row)
         if damage:
             self._rebuild(damage, rows)
-        elif self._database is not None and not self._database.read_only:
+        elif not read_only:
             # A copy can be damaged, or one change behind after a crash: damage to the database may come next.
             for row in rows.values():
                 if copies.get((row.kind, row.id)) != row.seq:

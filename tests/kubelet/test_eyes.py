@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import leaks
+from tests import figures, leaks
 from tests.daemon import running
 from tests.images import catalogue
 from tests.images.registry import Registry
@@ -107,7 +107,7 @@ def test_the_summary_has_processor_memory_network_and_file_system(watched: Kubel
     for word in ("workingSetBytes", "rootfs", "logs", *(["rxBytes"] if network else [])):
         assert word in told, f"{word} in {told}"
     if not network:
-        print("no pod network in the summary: the cgroup driver is cgroupfs")
+        figures.count("left out", "the pod's network in kubelet's summary (cgroup driver cgroupfs)", 1)
 
 
 def test_with_usage_from_cri_alone_the_summary_has_it_all(measured: Kubelet) -> None:
@@ -192,7 +192,8 @@ def counts_io() -> bool:
     counted = Path("/sys/fs/cgroup/blkio/blkio.throttle.io_service_bytes_recursive")
     if not counted.exists() or counted.read_text() != "Total 0\n":
         return True
-    print(f"no panel of a disk is asked for: the kernel counts nothing, {counted} says so")
+    reason = f"{counted} counts nothing"
+    figures.count("left out", f"panels of disks ({reason})", len(dashboards.OF_DISKS))
     return False
 
 

@@ -13,6 +13,7 @@ import pytest
 from oci.errors import Absent, CrispError, Deadline, RuntimeFailed, WrongState
 from shim.kernel import mount
 from shim.runtimes.driver import Observed, Status
+from tests import figures
 from tests.component.runtimes.conftest import RUNTIMES, Play
 from tests.component.runtimes.rig import Rig
 from tests.doubles.oci_runtime import Plan, calls, install
@@ -39,13 +40,13 @@ def runtime() -> str:
 def what_a_killed_crun_leaves_is_put_away() -> Iterator[None]:
     """crun mounts its own program at /tmp/crun.XXXXXX for a moment (libcrun/cloned_binary.c, try_bindfd).
 
-    Killed within it nobody but crun knows of the mount; that is told here, and is no driver's leak.
+    Killed within it nobody but crun knows of the mount; it is counted, and is no driver's leak.
     """
     yield
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         root, point = line.split(" ")[3:5]
         if point.startswith("/tmp/crun.") and root.endswith("/crun"):
-            print(f"crun was killed in its first moment and has left a mount at {point}")
+            figures.count("left out", "mounts that a crun killed in its first moment has left", 1)
             mount.unmount(point)
             Path(point).unlink()
 

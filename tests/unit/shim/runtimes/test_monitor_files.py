@@ -18,6 +18,7 @@ from oci.workload import ContainerId, PodId
 from shim import process
 from shim.cgroups import Cgroups, Hierarchies
 from shim.kernel import pidfd
+from shim.records import ProcessRef
 from shim.runtimes import exits
 from shim.runtimes.conmon import (
     MonitorFiles,
@@ -148,6 +149,24 @@ def test_the_cgroups_counter_beats_conmons_hint(
     assert was_oom_killed(cgroups, target, files) is told
 
 
+def concluded(files: MonitorFiles, tmp_path: Path, target: Target, monitor: ProcessRef | None) -> Exit:
+    """How a container ended whose process is dead, by its files and the cgroups below `tmp_path`."""
+
+    async def main() -> Exit:
+        with ThreadPoolExecutor(1) as io:
+            cgroups = Cgroups(Hierarchies(v2=tmp_path / "cgroup"), io=io)
+            watch = ExitWatch(
+                run_dir=files.run_dir,
+                cgroups=cgroups,
+                monitors=Monitors(cgroups=cgroups, cgroup="/monitors", io=io),
+                listener=lambda _id, _exit: None,
+                io=io,
+            )
+            return await watch.conclude(target, monitor)
+
+    return asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("written", "kills", "noted", "kept"),
     [
@@ -177,19 +196,7 @@ def test_an_end_is_kept_when_the_files_alone_would_tell_the_same_of_it(
         files.end.mkdir()
         files.exit_file.write_text("3")
 
-    async def main() -> Exit:
-        with ThreadPoolExecutor(1) as io:
-            cgroups = Cgroups(Hierarchies(v2=tmp_path / "cgroup"), io=io)
-            watch = ExitWatch(
-                run_dir=files.run_dir,
-                cgroups=cgroups,
-                monitors=Monitors(cgroups=cgroups, cgroup="/monitors", io=io),
-                listener=lambda _id, _exit: None,
-                io=io,
-            )
-            return await watch.conclude(target, None)
-
-    ended = asyncio.run(main())
+    ended = concluded(files, tmp_path, target, None)
     assert (ended.code, ended.kept) == (3 if written else None, kept)
 
 
@@ -213,19 +220,7 @@ def test_the_end_is_told_though_there_was_no_descriptor_to_watch_conmon_by(
         stdin_once=False, cgroup="",
     )  # fmt: skip
 
-    async def main() -> Exit:
-        with ThreadPoolExecutor(1) as io:
-            cgroups = Cgroups(Hierarchies(v2=tmp_path / "cgroup"), io=io)
-            watch = ExitWatch(
-                run_dir=files.run_dir,
-                cgroups=cgroups,
-                monitors=Monitors(cgroups=cgroups, cgroup="/monitors", io=io),
-                listener=lambda _id, _exit: None,
-                io=io,
-            )
-            return await watch.conclude(target, process.reference(os.getpid()))
-
-    assert asyncio.run(main()).code == 3
+    assert concluded(files, tmp_path, target, process.reference(os.getpid())).code == 3
 
 
 @pytest.mark.parametrize(
